@@ -1,0 +1,130 @@
+"""What the report shows, as plain data: gathered from a run folder, drawn by `figures` and `html`.
+
+Nothing here knows Ray or the file system. Every field is small (counts, histograms, a few
+snippets); the report never carries a corpus.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """One line of the funnel: what happened to the rows at one stage.
+
+    rows_in = rows_out + sum(dropped.values()) + quarantined. Tokens are null before they are known.
+    """
+
+    stage: str
+    op: str
+    rows_in: int
+    rows_out: int
+    dropped: dict[str, int]
+    quarantined: int
+    seconds: float
+    chars_out: int | None = None
+    tokens_out: int | None = None
+    parts: int = 0
+    parts_skipped: int = 0
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts between edges: len(edges) == len(counts) + 1; `unit` names the x axis."""
+
+    edges: list[float]
+    counts: list[int]
+    unit: str
+
+
+@dataclass(frozen=True)
+class ClusterMember:
+    """One document of a duplicate cluster, with the beginning of its text."""
+
+    doc_id: str
+    source: str
+    kept: bool
+    similarity: float | None
+    snippet: str
+
+
+@dataclass(frozen=True)
+class DuplicateCluster:
+    """A large duplicate cluster; `members` may be a sample of its `size` documents."""
+
+    stage: str
+    size: int
+    members: list[ClusterMember]
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Cosine of consecutive documents along the tours, and along a random order."""
+
+    ordered: Histogram
+    random: Histogram
+    mean_ordered: float
+    mean_random: float
+    jumps: float
+    bound: float | None = None
+
+
+@dataclass(frozen=True)
+class WindowAudit:
+    """Windows as written (packing audit); shares are in 0..1."""
+
+    length: int
+    strategy: str
+    windows: int
+    windows_lower_bound: int
+    tokens: int
+    fill: float
+    fill_histogram: Histogram
+    docs_per_window: Histogram
+    docs_per_window_mean: float
+    split_docs: float
+    split_short: float
+    one_document: float
+    several_sources: float
+    coherence: float | None
+    adjacent: float | None
+    tokens_dropped: dict[str, int]
+    span_ge: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Tokens by name (source or licence): in the documents read, and in the windows written."""
+
+    name: str
+    tokens_read: int
+    tokens_packed: int
+    docs_read: int
+    docs_packed: int
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything the report draws. An absent section is null or empty and is then left out."""
+
+    name: str
+    status: str
+    started: str
+    seconds: float
+    run_dir: str
+    output: str
+    seed: int
+    fingerprint: str
+    stages: list[StageRow]
+    lengths_before: Histogram | None = None
+    lengths_after: Histogram | None = None
+    duplicates_by_source: dict[str, dict[str, int]] = field(default_factory=dict)
+    duplicate_clusters: list[DuplicateCluster] = field(default_factory=list)
+    neighbours: Neighbours | None = None
+    windows: WindowAudit | None = None
+    sources: list[Mix] = field(default_factory=list)
+    licenses: list[Mix] = field(default_factory=list)
+    quarantine: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
