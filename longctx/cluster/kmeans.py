@@ -1,0 +1,80 @@
+"""Spherical k-means over document vectors: centroids from a fixed sample, then exact assignment.
+
+The clustering step of SemDeDup (arXiv 2303.09540) and of the cluster baseline in In-Context
+Pretraining (arXiv 2310.10638). FAISS trains, with centroids re-normalised in every iteration.
+
+What we changed: the sample is chosen by hash (the documents of smallest priority), so it does not
+depend on parts or row order; one thread trains, because sums over threads end in another order; and
+assignment is exact with ties to the smaller cluster, so any block of rows gives the same clusters.
+
+Cost: niter·sample·k·d to train and n·k·d to assign; memory is the sample and one block. Lost:
+beyond 256 documents a centroid the rest is only assigned, and k-means finds a local optimum. The
+same seed gives the same centroids on one machine type; FAISS promises nothing between CPUs.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import faiss
+import numpy as np
+
+from longctx.cluster.similarity import F32, I32, I64, nearest
+from longctx.ids import U64, priorities
+
+PER_CENTROID = 256
+
+
+def training_sample(keys: U64, seed: int, k: int, per_centroid: int = PER_CENTROID) -> I64:
+    """Numbers of the at most k * per_centroid documents of smallest mix64(doc_key xor seed).
+
+    `keys` uint64[n]. Sorted by (priority, number): the order of the sample, like its content, is
+    the same for any order of the documents.
+    """
+    order = np.argsort(priorities(keys, seed), kind="stable")
+    return order[: k * per_centroid].astype(np.int64)
+
+
+@contextmanager
+def one_faiss_thread() -> Iterator[None]:
+    """Let FAISS use a single thread inside the block, whatever it used before."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def train(sample: F32, k: int, niter: int = 20, seed: int = 0) -> F32:
+    """Centroids float32[k, d], unit norm, of the rows of `sample` float32[m, d] (unit norm).
+
+    Raises ValueError unless 1 <= k <= m.
+    """
+    if not 1 <= k <= len(sample):
+        raise ValueError(f"k must lie between 1 and the {len(sample)} sampled rows, got {k}")
+    if k == len(sample):
+        return sample.copy()
+    kmeans = faiss.Kmeans(
+        sample.shape[1],
+        k,
+        niter=niter,
+        seed=seed & 0x7FFFFFFF,
+        spherical=True,
+        min_points_per_centroid=1,
+        max_points_per_centroid=len(sample),  # the sample is chosen already; FAISS must not thin it
+    )
+    with one_faiss_thread():
+        kmeans.train(np.ascontiguousarray(sample))
+    return np.asarray(kmeans.centroids, dtype=np.float32).reshape(k, -1).copy()
+
+
+def assign(X: F32, centroids: F32) -> tuple[I32, F32]:
+    """Cluster int32[n] of largest inner product, and that similarity float32[n], for X [n, d].
+
+    Decided on exact similarities; a tie goes to the smaller cluster. Raises ValueError when there
+    are no centroids.
+    """
+    if len(centroids) == 0:
+        raise ValueError("cannot assign to zero centroids")
+    cluster, similarity = nearest(X, centroids, 1)
+    return cluster[:, 0], similarity[:, 0]
