@@ -1,0 +1,159 @@
+"""Our default order: a heavy Hamiltonian path by greedy edges, its fragments joined by their ends.
+
+In-Context Pretraining (arXiv 2310.10638) states the problem and walks greedily from node to node.
+We take the edges of the neighbour graph from the heaviest down instead (greedy edge, Bentley 1992)
+and accept an edge if both documents have fewer than two links and it closes no cycle; the fragments
+that remain are joined at their ends in the same way, with neighbours searched among the ends only,
+until one path is left. `improve.py` then polishes it.
+
+The loop over edges is sequential on purpose: accepting the locally best edges in rounds gives
+another path, because the cycle test depends on the order.
+
+Cost: linear in the edges after sorting; 13 bytes a document of state, so edges can be streamed in
+decreasing similarity through `accept_edges`. Joining searches n/8 to n/4 ends, twice or so. Result:
+97.6-99.0 % of the Held-Karp bound. Lost: on real text the path drifts, so coherence over long
+contexts is below that of orders that keep clusters together.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from longctx.cluster.knn import Edges, undirected_edges
+from longctx.cluster.similarity import F32, I32, I64, nearest
+
+ALL_PAIRS_UP_TO = 4000
+ALL_PAIRS_KEPT = 64
+K_JOIN = 32
+
+EndSearch = Callable[[F32, int], tuple[I32, F32]]
+
+
+class Links(NamedTuple):
+    """State of the construction: union-find parent int32[n], the two links int32[n, 2] (-1 = none)
+    and how many of them are set, uint8[n]."""
+
+    parent: I32
+    link: I32
+    degree: npt.NDArray[np.uint8]
+
+
+def no_links(n: int) -> Links:
+    """State before the first edge: n fragments of one document."""
+    link = np.full((n, 2), -1, dtype=np.int32)
+    return Links(np.arange(n, dtype=np.int32), link, np.zeros(n, dtype=np.uint8))
+
+
+@numba.njit(cache=True, nogil=True)
+def _root(parent, i):  # type: ignore[no-untyped-def]
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = parent[i]
+    return i
+
+
+@numba.njit(cache=True, nogil=True)
+def _accept(u, v, parent, link, degree):  # type: ignore[no-untyped-def]
+    accepted = 0
+    for e in range(u.shape[0]):
+        a, b = u[e], v[e]
+        if degree[a] == 2 or degree[b] == 2:
+            continue
+        root_a, root_b = _root(parent, a), _root(parent, b)
+        if root_a == root_b:
+            continue
+        parent[root_b] = root_a
+        link[a, degree[a]], link[b, degree[b]] = b, a
+        degree[a] += 1
+        degree[b] += 1
+        accepted += 1
+    return accepted
+
+
+def accept_edges(links: Links, edges: Edges) -> int:
+    """Accept edges (sorted by similarity descending, u, v) one by one; returns how many fitted.
+
+    Changes `links` in place. May be called again with the next, lighter edges.
+    """
+    return int(_accept(edges[0], edges[1], links.parent, links.link, links.degree))
+
+
+@numba.njit(cache=True, nogil=True)
+def _roots(parent, of, out):  # type: ignore[no-untyped-def]
+    for i in range(of.shape[0]):
+        out[i] = _root(parent, of[i])
+
+
+def _exact_search(ends: F32, k: int) -> tuple[I32, F32]:
+    return nearest(ends, ends, k, np.arange(len(ends), dtype=np.int64))
+
+
+def _joining_edges(X: F32, links: Links, k: int, search: EndSearch) -> Edges:
+    """Edges between ends of different fragments, k nearest ends each, sorted."""
+    ends = np.flatnonzero(links.degree < 2)
+    lists, sims = search(X[ends], k)
+    u, v, sim = undirected_edges(lists, sims, k)
+    root = np.empty(len(ends), dtype=np.int32)
+    _roots(links.parent, ends, root)
+    apart = root[u] != root[v]
+    numbers = ends.astype(np.int32)
+    return numbers[u[apart]], numbers[v[apart]], sim[apart]
+
+
+def join_fragments(
+    X: F32, links: Links, k_join: int = K_JOIN, search: EndSearch | None = None
+) -> int:
+    """Join the fragments of `links` (in place) until one path is left; returns the rounds taken.
+
+    Up to 4,000 ends are compared all with all and 64 best kept each, above that `k_join` (>= 2).
+    `search(ends float32[m, d], k)` may replace the exact search of the larger rounds; a round in
+    which it finds nothing usable is repeated exactly. Raises ValueError for k_join < 2: the other
+    end of the same fragment could be the only neighbour.
+    """
+    if k_join < 2:
+        raise ValueError(f"k_join must be at least 2, got {k_join}")
+    rounds = 0
+    chosen: EndSearch
+    while (ends := int((links.degree < 2).sum())) and _fragments(links) > 1:
+        rounds += 1
+        if ends <= ALL_PAIRS_UP_TO:
+            k, chosen = min(ALL_PAIRS_KEPT, ends - 1), _exact_search
+        else:
+            k, chosen = k_join, search or _exact_search
+        if accept_edges(links, _joining_edges(X, links, k, chosen)) == 0:
+            accept_edges(links, _joining_edges(X, links, k, _exact_search))
+    return rounds
+
+
+def _fragments(links: Links) -> int:
+    return len(links.degree) - int(links.degree.sum(dtype=np.int64)) // 2
+
+
+@numba.njit(cache=True, nogil=True)
+def _follow(link, start, order):  # type: ignore[no-untyped-def]
+    previous, here = -1, start
+    for at in range(order.shape[0]):
+        order[at] = here
+        onward = link[here, 0] if link[here, 0] != previous else link[here, 1]
+        previous, here = here, onward
+
+
+def greedy_edge_path(
+    X: F32, edges: Edges, k_join: int = K_JOIN, search: EndSearch | None = None
+) -> I64:
+    """One path through all documents; int64[n], from the end with the smaller number.
+
+    X float32[n, d], unit norm; `edges` of the neighbour graph as `undirected_edges` returns them.
+    """
+    n = len(X)
+    order = np.arange(n, dtype=np.int64)
+    if n < 2:
+        return order
+    links = no_links(n)
+    accept_edges(links, edges)
+    join_fragments(X, links, k_join, search)
+    _follow(links.link, int(np.flatnonzero(links.degree < 2)[0]), order)
+    return order
