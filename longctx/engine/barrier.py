@@ -1,0 +1,269 @@
+"""Steps of a Barrier: over parts, through an exchange by key, or in one place.
+
+Every step is materialised and every unit of it commits on its own, so a barrier that is killed
+goes on where it stopped, and a step whose inputs did not change is not run again. The exchange is
+Ray Data's hash shuffle from committed files to committed files: if it fails, it can run again.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+
+from longctx.engine import commit, summary
+from longctx.engine.commit import Commit, fingerprint
+from longctx.engine.corpus import Corpus, Sidecar
+from longctx.engine.op import Op, Setting
+from longctx.engine.steps import (
+    BUCKET,
+    BucketRule,
+    BucketWork,
+    FilePrepare,
+    PartRule,
+    PartSidecarRule,
+    PartWork,
+    Prepare,
+    SidecarWork,
+    SingleRule,
+    SingleWork,
+    Solve,
+    SpreadRule,
+    SpreadWork,
+    StepRef,
+    Wanted,
+)
+from longctx.engine.units import (
+    Listener,
+    Step,
+    StepResult,
+    Unit,
+    Work,
+    collect,
+    pending,
+    run_units,
+)
+from longctx.io import paths
+
+
+class BarrierContext:
+    """What a Barrier's `run` works with. Holds the corpus, which aligned steps extend."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        op: Op,
+        setting: Setting,
+        folder: str,
+        *,
+        workers: int,
+        exchange_bytes: int,
+        listener: Listener | None = None,
+        announce: Callable[[str, int], None] | None = None,
+    ) -> None:
+        self.corpus, self.op, self.setting = corpus, op, setting
+        self.folder, self.workers = folder, workers
+        self._exchange_bytes, self._listener = exchange_bytes, listener
+        self._announce = announce
+        self.skipped = self.units = 0
+        self.final: StepResult | None = None
+        # Set by barriers that end in windows instead of a sidecar.
+        self.outcome: dict[str, Any] | None = None
+        self.step_stats: dict[str, dict[str, Any]] = {}
+
+    def per_part(
+        self, step: str, rule: PartRule, columns: list[str], *, ignore: Iterable[str] = ()
+    ) -> StepRef:
+        """Run a rule on every part; `columns` are all that the rule may read."""
+        base = self._base(step, ignore)
+        units = []
+        for i in range(len(self.corpus)):
+            part = self.corpus.part(i)
+            seen = fingerprint([base, i, self.corpus.state(i, columns)])
+            units.append(Unit(part.name, seen, part))
+        work = PartWork(rule, self.setting, self._relative(step))
+        return self._run(step, units, work)
+
+    def single(
+        self, step: str, rule: SingleRule, inputs: Iterable[StepRef], *, ignore: Iterable[str] = ()
+    ) -> StepRef:
+        """Run a rule once, in one worker; it reads the steps it closes over."""
+        seen = fingerprint([self._base(step, ignore), [r.digest for r in inputs]])
+        work = SingleWork(rule, self.setting, self._relative(step))
+        return self._run(step, [Unit("all", seen, None)], work)
+
+    def spread(
+        self,
+        step: str,
+        rule: SpreadRule,
+        payloads: list[Any],
+        inputs: Iterable[StepRef],
+        *,
+        ignore: Iterable[str] = (),
+    ) -> StepRef:
+        """Run a rule on each of several payloads (plain values), in parallel."""
+        base = fingerprint([self._base(step, ignore), [r.digest for r in inputs]])
+        units = [
+            Unit(f"{i:06d}", fingerprint([base, p]), (f"{i:06d}", p))
+            for i, p in enumerate(payloads)
+        ]
+        return self._run(step, units, SpreadWork(rule, self.setting, self._relative(step)))
+
+    def exchange(
+        self,
+        step: str,
+        sources: list[tuple[StepRef, Prepare]],
+        rule: BucketRule,
+        schema: pa.Schema,
+        *,
+        buckets: int | None = None,
+        ignore: Iterable[str] = (),
+    ) -> StepRef:
+        """Bring rows with the same `bucket` together and run a rule on each bucket.
+
+        `prepare` turns a committed file into rows of `schema` plus `bucket` (int32); the number of
+        buckets it must use is `buckets` or what `buckets_for` said.
+        """
+        count = buckets or self.buckets_for([s for s, _ in sources])
+        base = fingerprint([self._base(step, ignore), count, [s.digest for s, _ in sources]])
+        units = {
+            b: Unit(f"bucket-{b:05d}", fingerprint([base, b]), f"bucket-{b:05d}")
+            for b in range(count)
+        }
+        work = BucketWork(rule, self.setting, self._relative(step), schema)
+        result = self._exchange(step, sources, units, work)
+        return self._ref(step, result)
+
+    def sidecar(
+        self,
+        step: str,
+        sources: list[tuple[StepRef, Prepare]],
+        rule: PartSidecarRule,
+        schema: pa.Schema,
+        writes: tuple[str, ...],
+        *,
+        columns: Iterable[str] = (),
+        removes: bool = False,
+        ignore: Iterable[str] = (),
+    ) -> Sidecar:
+        """Bring rows to the part they belong to and write an aligned sidecar.
+
+        `prepare` gives rows of `schema`, which has `row` (int32), plus `bucket` = the part's
+        number. The rule gets the part's living rows (`doc_id`, `source`, `row` and `columns`) and
+        what was brought, sorted by row, and returns one row for each living row. The step named ""
+        is the stage's result.
+        """
+        wanted = ["doc_id", "source", "license", *columns]
+        counted = [c for c in ("n_tokens", "n_chars") if self.corpus.has(c)]
+        base = fingerprint([self._base(step, ignore), [s.digest for s, _ in sources]])
+        units = {}
+        for i in range(len(self.corpus)):
+            part = self.corpus.part(i)
+            seen = fingerprint([base, i, self.corpus.state(i, [*wanted, *counted])])
+            units[i] = Unit(part.name, seen, part)
+        work = SidecarWork(rule, self.setting, self._relative(step), list(columns), schema)
+        result = self._exchange(step, sources, units, work)
+        files = tuple(c.files[0] for c in result.commits)
+        made = Sidecar(f"{self.setting.stage}/{step}".rstrip("/"), writes, removes, files)
+        self.corpus = self.corpus.with_sidecar(made)
+        if not step:
+            self.final = result
+        return made
+
+    def buckets_for(self, sources: list[StepRef]) -> int:
+        """How many buckets keep each below the exchange limit; depends on the data alone."""
+        # Files are compressed about 1:2; a bucket is held uncompressed.
+        volume = 2 * sum(f.size for s in sources for f in s.files)
+        return max(1, -(-volume // self._exchange_bytes))
+
+    def _exchange(
+        self,
+        step: str,
+        sources: list[tuple[StepRef, Prepare]],
+        units: dict[int, Unit],
+        work: Work,
+    ) -> StepResult:
+        plan = Step(self.setting.run_dir, self._path(step), list(units.values()))
+        valid, todo = pending(plan)
+        names = {u.name for u in todo}
+        missing = {b: u for b, u in units.items() if u.name in names}
+        self._say(step, len(units), len(valid))
+        if missing:
+            commit.reopen(plan.folder)
+            for done in self._shuffle(plan, sources, missing, work):
+                if self._listener:
+                    self._listener(done)
+        # Buckets that got no row have no group; they are solved with an empty table.
+        rest = [Unit(u.name, u.fingerprint, (u.payload, None)) for u in units.values()]
+        result = run_units(
+            Step(plan.run_dir, plan.folder, rest),
+            work,
+            workers=self.workers,
+            listener=self._listener,
+        )
+        result.skipped = len(valid)
+        if missing:
+            commit.finish(plan.folder, result.commits)
+        self._count(step, result)
+        return result
+
+    def _shuffle(
+        self,
+        plan: Step,
+        sources: list[tuple[StepRef, Prepare]],
+        missing: dict[int, Unit],
+        work: Work,
+    ) -> Iterable[Commit]:
+        streams: list[ray.data.Dataset] = []
+        wanted = np.array(sorted(missing), dtype=np.int32)
+        for ref, prepare in sources:
+            rows = [{"file": f.name} for f in ref.files if f.rows]
+            if not rows:
+                continue
+            files = ray.data.from_items(rows, override_num_blocks=len(rows))
+            mapped = files.map_batches(
+                Wanted(FilePrepare(plan.run_dir, prepare, self.setting), wanted),
+                batch_size=None,
+                batch_format="pyarrow",
+            )
+            streams.append(mapped)
+        if not streams:
+            return
+        data = streams[0].union(*streams[1:]) if len(streams) > 1 else streams[0]
+        partitions = min(len(missing), max(1, 2 * self.workers))
+        grouped = data.groupby(BUCKET, num_partitions=partitions).map_groups(
+            Solve(plan.run_dir, plan.folder, missing, work), batch_format="pyarrow"
+        )
+        yield from collect(grouped, plan.label)
+
+    def _run(self, step: str, units: list[Unit], work: Work) -> StepRef:
+        plan = Step(self.setting.run_dir, self._path(step), units)
+        self._say(step, len(units), 0)
+        result = run_units(plan, work, workers=self.workers, listener=self._listener)
+        self._count(step, result)
+        return self._ref(step, result)
+
+    def _ref(self, step: str, result: StepResult) -> StepRef:
+        return StepRef(self.setting.run_dir, tuple((c.unit, c.files) for c in result.commits))
+
+    def _count(self, step: str, result: StepResult) -> None:
+        self.skipped += result.skipped
+        self.units += len(result.commits)
+        self.step_stats[step] = summary.merge(c.stats.get("stats", {}) for c in result.commits)
+
+    def _say(self, step: str, total: int, done: int) -> None:
+        if self._announce:
+            self._announce(step, total - done)
+
+    def _base(self, step: str, ignore: Iterable[str]) -> str:
+        fields = self.op.fingerprint_fields()
+        for name in ignore:
+            fields.pop(name, None)
+        return fingerprint([fields, step, self.setting.seed, self.setting.tokenizer])
+
+    def _path(self, step: str) -> str:
+        return paths.join(self.folder, step) if step else self.folder
+
+    def _relative(self, step: str) -> str:
+        return self._path(step)[len(self.setting.run_dir) :].strip("/")

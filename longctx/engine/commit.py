@@ -1,0 +1,114 @@
+"""Commits: what a finished unit of work leaves behind, and when it may be trusted again.
+
+The unit of work is (step, unit). Its files are written first, each atomically; then one small
+commit file names them with rows and checksums. A commit is valid for a fingerprint that covers the
+op's configuration and the checksums of everything the unit read, so resume is a comparison.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from longctx.io import paths
+
+_SUFFIX = ".commit.json"
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class FileRef:
+    """A committed file: its name relative to the run folder, and what it must contain."""
+
+    name: str
+    size: int
+    checksum: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One finished unit: the fingerprint it was made for, its files and its counters."""
+
+    unit: str
+    fingerprint: str
+    files: tuple[FileRef, ...]
+    stats: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON form."""
+        return {
+            "unit": self.unit,
+            "fingerprint": self.fingerprint,
+            "files": [vars(f) for f in self.files],
+            "stats": self.stats,
+        }
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> "Commit":
+        """Inverse of `to_json`."""
+        files = tuple(FileRef(**f) for f in value["files"])
+        return Commit(value["unit"], value["fingerprint"], files, value["stats"])
+
+    @property
+    def digest(self) -> str:
+        """Checksum over the unit's files: what a later unit that reads them depends on."""
+        return fingerprint([f.checksum for f in self.files])
+
+
+def fingerprint(content: Any) -> str:
+    """SHA-256 of canonical JSON, 32 hex digits."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def write(folder: str, commit: Commit) -> None:
+    """Publish a finished unit."""
+    data = json.dumps(commit.to_json(), sort_keys=True).encode()
+    paths.write_atomic(paths.join(folder, commit.unit + _SUFFIX), data)
+
+
+def revoke(folder: str, unit: str) -> None:
+    """Withdraw a unit's commit before its files are written again.
+
+    Otherwise a crash between the new file and the new commit would leave an old commit beside a
+    file that it does not describe.
+    """
+    paths.remove(paths.join(folder, unit + _SUFFIX))
+
+
+def load(folder: str) -> dict[str, Commit]:
+    """All commits of a step, from its manifest if the step was finished, else one by one."""
+    if (data := paths.read_if_exists(paths.join(folder, _MANIFEST))) is not None:
+        return {c["unit"]: Commit.from_json(c) for c in json.loads(data)["commits"]}
+    names = [n for n in paths.list_files(folder) if n.endswith(_SUFFIX)]
+    found = (paths.read_if_exists(paths.join(folder, n)) for n in names)
+    commits = [Commit.from_json(json.loads(data)) for data in found if data]
+    return {c.unit: c for c in commits}
+
+
+def reopen(folder: str) -> None:
+    """Remove a step's manifest: some of its units are about to change."""
+    paths.remove(paths.join(folder, _MANIFEST))
+
+
+def finish(folder: str, commits: Iterable[Commit]) -> None:
+    """Write a finished step's manifest: every unit with its rows, checksums and counters."""
+    content = {"commits": [c.to_json() for c in commits]}
+    paths.write_atomic(paths.join(folder, _MANIFEST), json.dumps(content, indent=1).encode())
+
+
+def sizes(run_dir: str, folder: str) -> dict[str, int]:
+    """Sizes of the files below a step's folder, by name relative to the run folder."""
+    prefix = folder[len(run_dir) :].strip("/")
+    return {f"{prefix}/{n}": s.size for n, s in paths.list_files(folder, recursive=True).items()}
+
+
+def is_valid(commit: Commit | None, expected: str, present: dict[str, int]) -> bool:
+    """Whether a commit was made for this fingerprint and its files are there, whole."""
+    return (
+        commit is not None
+        and commit.fingerprint == expected
+        and all(present.get(f.name) == f.size for f in commit.files)
+    )

@@ -1,0 +1,195 @@
+"""The corpus as later stages see it: documents in parts, and sidecars aligned with them.
+
+A sidecar part has the rows, the row order and the row groups of its documents part, so reading
+columns side by side is a zip of row groups: no joins, no copies of text, bounded memory. Rows that
+an earlier stage removed keep their place and are skipped by a mask.
+"""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from longctx.engine.commit import FileRef, fingerprint
+from longctx.engine.op import DROP_REASON
+from longctx.io import paths
+
+ROW = "row"
+QUARANTINED = "quarantined"
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """Columns that one step wrote beside the documents: one file per part, same rows."""
+
+    label: str
+    columns: tuple[str, ...]
+    removes: bool
+    files: tuple[FileRef, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One documents part and everything written beside it, as a worker needs it."""
+
+    run_dir: str
+    index: int
+    name: str
+    rows: int
+    documents: FileRef
+    sidecars: tuple[tuple[tuple[str, ...], bool, FileRef], ...]
+
+    def columns(self) -> set[str]:
+        """All columns that can be read."""
+        own = {"doc_id", "text", "source", "language", "license", "meta"}
+        return own.union(*(c for c, _, _ in self.sidecars)) - {DROP_REASON}
+
+    def groups(self, columns: list[str]) -> Iterator[pa.Table]:
+        """Living rows with these columns and `row` (int32, place in the part), group by group."""
+        files, removers = self._open(columns)
+        start = 0
+        for group in range(next(iter(files.values()))[0].num_row_groups):
+            table, size = self._group(files, group)
+            alive = _alive(removers, group, size)
+            table = table.append_column(
+                ROW, pa.array(np.arange(start, start + size, dtype=np.int32))
+            )
+            yield table if alive.all() else table.filter(pa.array(alive))
+            start += size
+
+    def table(self, columns: list[str]) -> pa.Table:
+        """All living rows at once; for columns that are small."""
+        return pa.concat_tables(list(self.groups(columns)))
+
+    def group_sizes(self) -> list[int]:
+        """Rows in each row group, dead rows included."""
+        meta = pq.ParquetFile(self._source(self.documents)).metadata
+        return [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
+
+    def alive(self) -> BoolArray:
+        """Mask over all rows of the part."""
+        _, removers = self._open(["doc_id"])
+        sizes = self.group_sizes()
+        masks = [_alive(removers, i, n) for i, n in enumerate(sizes)]
+        return np.concatenate(masks) if masks else np.zeros(0, dtype=bool)
+
+    def _open(
+        self, columns: list[str]
+    ) -> tuple[dict[str, tuple[pq.ParquetFile, list[str]]], list[pq.ParquetFile]]:
+        """Files by name with the columns to take from each (the newest writer of a column wins)."""
+        taken: dict[str, tuple[FileRef, list[str]]] = {}
+        for column in columns:
+            ref = self.documents
+            for names, _, sidecar in self.sidecars:
+                if column in names:
+                    ref = sidecar
+            taken.setdefault(ref.name, (ref, []))[1].append(column)
+        if not taken:
+            taken[self.documents.name] = (self.documents, [])
+        files = {n: (pq.ParquetFile(self._source(r)), c) for n, (r, c) in taken.items()}
+        removers = [
+            pq.ParquetFile(self._source(ref)) for _, removes, ref in self.sidecars if removes
+        ]
+        return files, removers
+
+    def _group(
+        self, files: dict[str, tuple[pq.ParquetFile, list[str]]], group: int
+    ) -> tuple[pa.Table, int]:
+        table: pa.Table | None = None
+        size = 0
+        for file, columns in files.values():
+            size = file.metadata.row_group(group).num_rows
+            read = file.read_row_group(group, columns=columns, use_threads=False)
+            if table is None:
+                table = read
+            else:
+                for name in read.column_names:
+                    table = table.append_column(name, read.column(name))
+        assert table is not None
+        return table, size
+
+    def _source(self, ref: FileRef) -> io.BytesIO | str:
+        return open_source(paths.join(self.run_dir, ref.name))
+
+
+def open_source(url: str) -> io.BytesIO | str:
+    """Something pyarrow reads efficiently: a local path, or the object's bytes in memory.
+
+    Parts are small by contract, so one GET beats many ranged reads of an object.
+    """
+    return url if paths.is_local(url) else io.BytesIO(paths.read_bytes(url))
+
+
+def _alive(removers: list[pq.ParquetFile], group: int, size: int) -> BoolArray:
+    alive = np.ones(size, dtype=bool)
+    for file in removers:
+        reasons = file.read_row_group(group, columns=[DROP_REASON], use_threads=False)
+        alive &= reasons.column(0).is_null().to_numpy()
+    return alive
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All parts of a run with the sidecars written so far; immutable, each stage adds one."""
+
+    run_dir: str
+    documents: tuple[FileRef, ...]
+    sidecars: tuple[Sidecar, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    def with_sidecar(self, sidecar: Sidecar) -> "Corpus":
+        """This corpus and one more sidecar."""
+        return replace(self, sidecars=(*self.sidecars, sidecar))
+
+    def part(self, index: int) -> Part:
+        """One part, light enough to be sent to a worker."""
+        ref = self.documents[index]
+        beside = tuple((s.columns, s.removes, s.files[index]) for s in self.sidecars)
+        name = ref.name.rsplit("/", 1)[-1].removesuffix(".parquet")
+        return Part(self.run_dir, index, name, ref.rows, ref, beside)
+
+    def offsets(self) -> list[int]:
+        """Number of the first row of each part, counted over all parts."""
+        return [0, *np.cumsum([d.rows for d in self.documents]).tolist()][:-1]
+
+    def has(self, column: str) -> bool:
+        """Whether some sidecar wrote a column."""
+        return any(column in s.columns for s in self.sidecars)
+
+    def state(self, index: int, columns: list[str]) -> str:
+        """Fingerprint of what a reader of these columns of a part can see.
+
+        Covers the living rows and the columns, and nothing else: a stage is computed again exactly
+        when something that it reads has changed.
+        """
+        part = self.part(index)
+        seen: dict[str, str] = {}
+        for column in columns:
+            for names, _, ref in [((column,), False, part.documents), *part.sidecars]:
+                if column in names:
+                    seen[column] = ref.checksum
+        removers = [ref.checksum for _, removes, ref in part.sidecars if removes]
+        return fingerprint([part.documents.checksum, seen, removers])
+
+
+def parquet_groups(tables: list[pa.Table], schema: pa.Schema | None = None) -> bytes:
+    """Parquet bytes with one row group per table; the same bytes for the same tables."""
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, schema or tables[0].schema, compression="zstd") as writer:
+        for table in tables:
+            writer.write_table(table, row_group_size=max(1, table.num_rows))
+    return buffer.getvalue()
+
+
+def scatter(table: pa.Table, rows: npt.NDArray[np.int64], size: int) -> pa.Table:
+    """Spread rows over `size` places: row i goes to place rows[i], the other places are null."""
+    index = np.full(size, -1, dtype=np.int64)
+    index[rows] = np.arange(len(rows))
+    return table.take(pa.array(index, mask=index < 0))

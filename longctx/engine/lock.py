@@ -1,0 +1,128 @@
+"""One run at a time in a run folder, on any file system, with nothing to clean up after a crash.
+
+The lock is a sequence of files `lock/0000000.json`, `lock/0000001.json`, …, each created
+exclusively. The highest number counts. A holder renews it with a heartbeat; when its process is
+gone (same machine) or its heartbeat is old (another machine), a newcomer creates the next number,
+which only one of several newcomers can do.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from longctx.errors import RunError
+from longctx.io import paths
+
+HEARTBEAT_SECONDS = 10.0
+STALE_SECONDS = 90.0
+
+
+@dataclass(frozen=True)
+class _Held:
+    number: int
+    owner: dict[str, Any]
+
+
+class RunLock:
+    """Context manager that holds a run folder. Raises RunError if another run holds it."""
+
+    def __init__(self, run_dir: str) -> None:
+        self._folder = paths.join(run_dir, "lock")
+        self._token = uuid.uuid4().hex
+        self._number = 0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> "RunLock":
+        held = self._current()
+        if held is not None and not _is_stale(held.owner):
+            raise self._refusal(held.owner)
+        self._number = held.number + 1 if held else 0
+        if not paths.create_exclusive(self._url(self._number), self._content()):
+            winner = self._current()
+            raise self._refusal(winner.owner if winner else {})
+        for number in range(self._number):
+            paths.remove(self._url(number))
+        self._thread = threading.Thread(target=self._beat, name="run-lock", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        paths.remove(self._url(self._number))
+
+    def _url(self, number: int) -> str:
+        return paths.join(self._folder, f"{number:07d}.json")
+
+    def _content(self) -> bytes:
+        owner = {
+            "token": self._token,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "process_start": _process_start(os.getpid()),
+            "time": time.time(),
+        }
+        return json.dumps(owner).encode()
+
+    def _current(self) -> _Held | None:
+        names = [n for n in paths.list_files(self._folder) if n.endswith(".json")]
+        if not names:
+            return None
+        last = max(names)
+        data = paths.read_if_exists(paths.join(self._folder, last))
+        return _Held(int(last[:7]), json.loads(data)) if data else None
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            try:
+                paths.write_atomic(self._url(self._number), self._content())
+            except (RunError, OSError):
+                # Storage may be away for a moment; the run itself will report it if it stays away.
+                continue
+
+    def _refusal(self, owner: dict[str, Any]) -> RunError:
+        who = f"process {owner.get('pid')} on {owner.get('host')}" if owner else "another process"
+        return RunError(
+            f"the run folder is in use by {who}",
+            where=os.path.dirname(self._folder),
+            remedy="wait for that run to end, or use another run_dir",
+        )
+
+
+def _is_stale(owner: dict[str, Any]) -> bool:
+    if owner.get("host") == socket.gethostname():
+        start = _process_start(int(owner["pid"]))
+        return start is None or start != owner.get("process_start")
+    return time.time() - float(owner["time"]) > STALE_SECONDS
+
+
+def _process_start(pid: int) -> str | None:
+    """Start time of a living process as the kernel counts it, None if there is none.
+
+    Together with the number it tells a process from a later one that got the same number.
+    """
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+    except FileNotFoundError:
+        if os.path.isdir("/proc/self"):
+            return None
+        return _alive_without_proc(pid)
+    return None if fields[0] == "Z" else fields[19]
+
+
+def _alive_without_proc(pid: int) -> str | None:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        return "alive"
+    return "alive"

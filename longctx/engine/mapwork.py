@@ -1,0 +1,171 @@
+"""Map and Model stages: a part in, an aligned sidecar out, failing rows into quarantine.
+
+The op sees batches of living rows, bounded in bytes. When a batch raises, it is halved until the
+rows that raise stand alone; they go to quarantine with their traceback and the others go on.
+"""
+
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from longctx.engine import summary
+from longctx.engine.corpus import QUARANTINED, ROW, Part, parquet_groups, scatter
+from longctx.engine.op import DROP_REASON, Map, Model, Setting
+from longctx.engine.units import Sink
+from longctx.errors import LongctxError
+from longctx.schema import QUARANTINE
+
+Rule = Callable[[pa.Table], pa.Table]
+_COUNTED = ("doc_id", "source", "license")
+
+
+@dataclass(frozen=True)
+class MapWork:
+    """Work of a Map stage on one part."""
+
+    op: Map | Model
+    setting: Setting
+    columns: list[str]
+    counted: list[str]
+    batch_bytes: int
+    folder: str
+    model: Any = None
+
+    def load(self) -> "MapWork":
+        """The same work with the op's model loaded (Model stages, once per worker)."""
+        assert isinstance(self.op, Model)
+        loaded = self.op.load(self.setting)
+        return MapWork(**{**vars(self), "model": loaded})
+
+    def __call__(self, part: Part, sink: Sink) -> dict[str, Any]:
+        bad: list[dict[str, Any]] = []
+        groups, counted = [], []
+        wanted = list(dict.fromkeys([*_COUNTED, *self.counted, *self.columns]))
+        sizes = part.group_sizes()
+        start = 0
+        for size, table in zip(sizes, part.groups(wanted), strict=True):
+            sidecar = self._sidecar(table, start, size, bad)
+            groups.append(sidecar)
+            counted.append(_counted(table, sidecar, start, self.counted))
+            start += size
+        sink.write(f"{self.folder}/{part.name}.parquet", parquet_groups(groups), part.rows)
+        write_quarantine(sink, self.setting.stage, part.name, bad)
+        before = pa.concat_tables([t for t, _ in counted], promote_options="default")
+        reasons = _concat([r for _, r in counted])
+        return summary.summarise(before, reasons)
+
+    def _sidecar(
+        self, table: pa.Table, start: int, size: int, bad: list[dict[str, Any]]
+    ) -> pa.Table:
+        """One row group of the sidecar: the op's columns spread over all rows of the group."""
+        outputs, rows = [], []
+        for batch in _batches(table, self.batch_bytes):
+            for kept, output in guarded(self._apply, batch, self.setting.stage, bad):
+                outputs.append(output)
+                rows.append(kept.column(ROW).to_numpy() - start)
+        empty = self._apply(table.slice(0, 0))
+        merged = pa.concat_tables([empty, *outputs]).combine_chunks()
+        places = np.concatenate([np.zeros(0, dtype=np.int64), *rows]).astype(np.int64)
+        spread = scatter(merged, places, size)
+        here = {b["row"] - start: f"{QUARANTINED}:{b['reason']}" for b in bad if b["row"] >= start}
+        return with_reasons(spread, here)
+
+    def _apply(self, table: pa.Table) -> pa.Table:
+        if isinstance(self.op, Model):
+            return self.op.batch(table, self.setting, self.model)
+        return self.op.batch(table, self.setting)
+
+
+def with_reasons(table: pa.Table, reasons: dict[int, str]) -> pa.Table:
+    """Add drop reasons (row -> reason) to those that a sidecar has; the column is always there."""
+    values = (
+        table.column(DROP_REASON).to_pylist()
+        if DROP_REASON in table.column_names
+        else [None] * table.num_rows
+    )
+    for row, reason in reasons.items():
+        values[row] = reason
+    column = pa.array(values, pa.string())
+    if DROP_REASON in table.column_names:
+        return table.set_column(table.column_names.index(DROP_REASON), DROP_REASON, column)
+    return table.append_column(DROP_REASON, column)
+
+
+def guarded(
+    rule: Rule, table: pa.Table, stage: str, bad: list[dict[str, Any]]
+) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Apply a rule; yields (rows, result) pairs in order and collects the rows that raise."""
+    try:
+        output = rule(table)
+    except (LongctxError, MemoryError):
+        raise
+    except Exception as error:
+        if table.num_rows > 1:
+            half = table.num_rows // 2
+            yield from guarded(rule, table.slice(0, half), stage, bad)
+            yield from guarded(rule, table.slice(half), stage, bad)
+            return
+        bad.append(
+            {
+                "stage": stage,
+                "doc_id": table.column("doc_id")[0].as_py(),
+                "location": None,
+                "reason": type(error).__name__,
+                "detail": traceback.format_exc(),
+                "payload": None,
+                "row": table.column(ROW)[0].as_py(),
+            }
+        )
+        return
+    if output.num_rows != table.num_rows:
+        raise ValueError(
+            f"an op must return one row for each row: got {output.num_rows} for {table.num_rows}"
+        )
+    yield table, output
+
+
+def write_quarantine(sink: Sink, stage: str, name: str, bad: list[dict[str, Any]]) -> None:
+    """Write the quarantined rows of a unit, if there are any."""
+    if bad:
+        table = pa.Table.from_pylist(bad, schema=QUARANTINE)
+        sink.write(f"quarantine/{stage}/{name}.parquet", parquet_groups([table]), len(bad))
+
+
+def _batches(table: pa.Table, limit: int) -> Iterator[pa.Table]:
+    """Consecutive slices of at most `limit` bytes; a larger row stands alone."""
+    if table.num_rows == 0:
+        return
+    if "text" not in table.column_names:
+        yield table
+        return
+    sizes = pc.binary_length(table.column("text")).to_numpy()
+    start = total = 0
+    for i, size in enumerate(sizes):
+        if i > start and total + size > limit:
+            yield table.slice(start, i - start)
+            start, total = i, 0
+        total += int(size)
+    yield table.slice(start)
+
+
+def _counted(
+    table: pa.Table, sidecar: pa.Table, start: int, counted: list[str]
+) -> tuple[pa.Table, pa.Array]:
+    """What the summary needs of the rows that came in: source, licence, lengths, reasons."""
+    places = pa.array(table.column(ROW).to_numpy() - start)
+    columns = {"source": table.column("source"), "license": table.column("license")}
+    for name in ("n_tokens", "n_chars"):
+        if name in sidecar.column_names:
+            columns[name] = sidecar.column(name).take(places)
+        elif name in counted:
+            columns[name] = table.column(name)
+    return pa.table(columns), sidecar.column(DROP_REASON).take(places)
+
+
+def _concat(arrays: list[pa.ChunkedArray]) -> pa.ChunkedArray:
+    return pa.chunked_array([c for a in arrays for c in a.chunks], type=pa.string())

@@ -1,0 +1,106 @@
+"""What a recipe can name: a frozen pydantic model whose fields are its configuration.
+
+The base owns counting, batching, quarantine, commit and progress; an op is only its rule. There are
+three kinds. A Map turns a batch of rows into columns for the same rows. A Model is a Map that first
+loads something heavy, once per worker. A Barrier needs the whole set and is written as steps.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from longctx.engine.barrier import BarrierContext
+
+DROP_REASON = "drop_reason"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an op may know of the run it is part of; small, frozen and picklable."""
+
+    seed: int
+    tokenizer: str
+    stage: str
+    run_dir: str
+    output: str
+    formats: tuple[str, ...] = ()
+    recipe_fingerprint: str = ""
+
+
+class Op(BaseModel):
+    """Base of all ops.
+
+    `reads` names the columns that earlier stages must have written; `writes` the columns of this
+    stage's sidecar. `neutral` names the fields that can change speed but not a byte of output: they
+    stay out of the fingerprint, so changing them recomputes nothing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    op: str
+    kind: ClassVar[Literal["map", "model", "barrier"]]
+    summary: ClassVar[str]
+    source: ClassVar[str] = ""
+    cost: ClassVar[str] = ""
+    code_version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ()
+    writes: ClassVar[tuple[str, ...]] = ()
+    removes: ClassVar[bool] = False
+    neutral: ClassVar[frozenset[str]] = frozenset()
+
+    def reads_columns(self) -> tuple[str, ...]:
+        """Columns this configuration needs; by default `reads`."""
+        return self.reads
+
+    def fingerprint_fields(self) -> dict[str, Any]:
+        """The configuration that decides the output, as plain JSON values."""
+        fields = self.model_dump(mode="json", exclude=set(self.neutral))
+        return {**fields, "code_version": self.code_version}
+
+
+class Map(Op):
+    """Row-local op: `batch` gets living rows and returns one row of columns for each."""
+
+    kind = "map"
+
+    def batch(self, table: pa.Table, setting: Setting) -> pa.Table:
+        """Columns `writes` (and `drop_reason` if it removes) for the rows of `table`, in order."""
+        raise NotImplementedError
+
+
+class Model(Op):
+    """A Map with a heavy object, loaded once per worker from this light description.
+
+    Subclasses that hold a GPU set `num_gpus`.
+    """
+
+    kind = "model"
+    neutral = frozenset({"num_gpus", "workers", "threads"})
+
+    num_gpus: float = 0
+    workers: int | None = None
+    threads: int = 1
+
+    def prepare(self, setting: Setting) -> None:
+        """Once per stage, before the workers start: build files that every worker loads."""
+
+    def load(self, setting: Setting) -> Any:
+        """Build the heavy object; called once in every worker."""
+        raise NotImplementedError
+
+    def batch(self, table: pa.Table, setting: Setting, model: Any) -> pa.Table:
+        """Columns `writes` for the rows of `table`, in order."""
+        raise NotImplementedError
+
+
+class Barrier(Op):
+    """An op over the whole set, written as resumable steps on a BarrierContext."""
+
+    kind = "barrier"
+
+    def run(self, context: "BarrierContext") -> None:
+        """Run the steps; the last one writes the aligned sidecar (or the windows)."""
+        raise NotImplementedError

@@ -1,0 +1,249 @@
+"""One execution of one recipe: read, then stage by stage, every row accounted for.
+
+The driver holds the list of parts, counters and commits, never documents. Each stage asks which of
+its units are already committed for the same configuration and inputs, runs the others, checks that
+no row was lost, and records what it did.
+"""
+
+import datetime
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from longctx.engine import cluster, ingest, manifest, summary
+from longctx.engine.barrier import BarrierContext
+from longctx.engine.commit import fingerprint
+from longctx.engine.corpus import Corpus, Sidecar
+from longctx.engine.inputs import Listing, list_inputs
+from longctx.engine.lock import RunLock
+from longctx.engine.manifest import RunRecord, StageRecord
+from longctx.engine.mapwork import MapWork
+from longctx.engine.op import Barrier, Map, Model, Op, Setting
+from longctx.engine.progress import Reporter, Silent
+from longctx.engine.units import Pool, Step, StepResult, Unit, run_units
+from longctx.errors import RunError
+from longctx.io import paths
+from longctx.recipe import Recipe
+
+MEGABYTE = 1_000_000
+
+
+@dataclass
+class _State:
+    """What a run carries from stage to stage."""
+
+    recipe: Recipe
+    run_dir: str
+    output: str
+    record: RunRecord
+    reporter: Reporter
+    workers: int
+    corpus: Corpus
+    rows: int = 0
+
+
+def execute(
+    recipe: Recipe, *, reporter: Reporter | None = None, num_cpus: int | None = None
+) -> RunRecord:
+    """Run a recipe to its end. Raises RunError when it cannot go on; what is committed stays."""
+    reporter = reporter or Silent()
+    run_dir = paths.absolute(recipe.body.run_dir)
+    output = paths.absolute(recipe.body.output.path or paths.join(run_dir, "output"))
+    listing = list_inputs(recipe.body.input, int(recipe.body.engine.part_mb * MEGABYTE))
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    clock = time.perf_counter()
+    with RunLock(run_dir):
+        record = manifest.begin(recipe, run_dir, output, started)
+        record.ignored_files = listing.ignored
+        record.save()
+        try:
+            cpus = cluster.connect(num_cpus)
+            workers = min(cpus, recipe.body.engine.workers or cpus)
+            state = _State(recipe, run_dir, output, record, reporter, workers, Corpus(run_dir, ()))
+            _read(state, listing)
+            for name, op in zip(recipe.stage_names(), recipe.ops, strict=True):
+                _stage(state, name, op)
+            record.status = "done"
+        except BaseException as error:
+            record.status, record.error = "failed", str(error) or type(error).__name__
+            raise
+        finally:
+            record.seconds = round(time.perf_counter() - clock, 3)
+            _save_last(record)
+            reporter.close()
+    return record
+
+
+def _save_last(record: RunRecord) -> None:
+    try:
+        record.save()
+    except (RunError, OSError):
+        # Storage is what failed: the error that ended the run says more than a second one.
+        if record.status == "done":
+            raise
+
+
+def _setting(state: _State, stage: str) -> Setting:
+    body = state.recipe.body
+    return Setting(
+        seed=body.seed,
+        tokenizer=body.tokenizer.path,
+        stage=stage,
+        run_dir=state.run_dir,
+        output=state.output,
+        formats=tuple(body.output.format),
+        recipe_fingerprint=state.recipe.fingerprint,
+    )
+
+
+def _folder(state: _State, stage: str) -> str:
+    return paths.join(state.run_dir, "stages", stage)
+
+
+def _read(state: _State, listing: Listing) -> None:
+    clock = time.perf_counter()
+    files = sum(len(g.files) for g in listing.groups)
+    state.reporter.stage(ingest.STAGE, f"{files} file{'s' if files != 1 else ''}")
+    state.reporter.step("groups", len(listing.groups))
+    body = state.recipe.body
+    part_bytes = int(body.engine.part_mb * MEGABYTE)
+    read = ingest.read_documents(
+        listing, state.run_dir, part_bytes, state.workers, state.reporter.unit
+    )
+    counted = summary.merge(c.stats for c in read.commits)
+    _check_quarantine(state, ingest.STAGE, counted, counted["rows_in"])
+    state.corpus = ingest.corpus_of(state.run_dir, read.commits)
+    context = _barrier(state, ingest.STAGE, ingest.CheckIds())
+    total = _final(context)
+    total = {**total, "rows_in": counted["rows_in"]}
+    total["quarantined"] += counted["quarantined"]
+    total["quarantine"] = summary.merge([total["quarantine"], counted["quarantine"]])
+    total["notes"], total["chars"] = counted["notes"], counted["chars"]
+    record = _record(state, ingest.STAGE, "read", "read", total, clock)
+    units, skipped = len(read.commits) + context.units, read.skipped + context.skipped
+    _finish(state, StageRecord(**{**vars(record), "units": units, "skipped": skipped}), total)
+
+
+def _stage(state: _State, name: str, op: Op) -> None:
+    clock = time.perf_counter()
+    state.reporter.stage(name)
+    if isinstance(op, Barrier):
+        context = _barrier(state, name, op)
+        total = _final(context)
+        units, skipped, steps = context.units, context.skipped, context.step_stats
+    else:
+        assert isinstance(op, (Map, Model))
+        result = _map(state, name, op)
+        total = summary.merge(c.stats for c in result.commits)
+        units, skipped, steps = len(result.commits), result.skipped, {}
+    record = _record(state, name, op.op, op.kind, total, clock)
+    more = {"units": units, "skipped": skipped, "steps": steps}
+    _finish(state, StageRecord(**{**vars(record), **more}), total)
+
+
+def _map(state: _State, name: str, op: Map | Model) -> StepResult:
+    setting, folder = _setting(state, name), _folder(state, name)
+    corpus, columns = state.corpus, list(op.reads_columns())
+    counted = [c for c in ("n_tokens", "n_chars") if corpus.has(c)]
+    base = fingerprint([op.fingerprint_fields(), setting.seed, setting.tokenizer])
+    units = [
+        Unit(
+            corpus.part(i).name,
+            fingerprint([base, corpus.state(i, [*columns, *counted, "source", "license"])]),
+            corpus.part(i),
+        )
+        for i in range(len(corpus))
+    ]
+    step = Step(state.run_dir, folder, units)
+    relative = folder[len(state.run_dir) :].strip("/")
+    batch_bytes = int(state.recipe.body.engine.batch_mb * MEGABYTE)
+    work = MapWork(op, setting, columns, counted, batch_bytes, relative)
+    state.reporter.step("", len(units))
+    pool = None
+    if isinstance(op, Model):
+        op.prepare(setting)
+        pool = _pool(op, state.workers)
+    result = run_units(step, work, workers=state.workers, pool=pool, listener=state.reporter.unit)
+    quarantined = any(c.stats["quarantined"] for c in result.commits)
+    files = tuple(c.files[0] for c in result.commits)
+    sidecar = Sidecar(name, op.writes, op.removes or quarantined, files)
+    state.corpus = corpus.with_sidecar(sidecar)
+    return result
+
+
+def _pool(op: Model, workers: int) -> Pool:
+    """Actors of a Model stage: as many as the recipe says, else one per CPU or GPU.
+
+    One CPU stays free: actors that hold all of them can starve the tasks that feed them.
+    """
+    if op.workers:
+        return Pool(op.workers, op.num_gpus)
+    if op.num_gpus:
+        return Pool(max(1, int(cluster.cluster_total("GPU") / op.num_gpus)), op.num_gpus)
+    return Pool(max(1, workers - 1))
+
+
+def _barrier(state: _State, name: str, op: Barrier) -> BarrierContext:
+    context = BarrierContext(
+        state.corpus,
+        op,
+        _setting(state, name),
+        _folder(state, name),
+        workers=state.workers,
+        exchange_bytes=int(state.recipe.body.engine.exchange_mb * MEGABYTE),
+        listener=state.reporter.unit,
+        announce=state.reporter.step,
+    )
+    op.run(context)
+    state.corpus = context.corpus
+    return context
+
+
+def _final(context: BarrierContext) -> dict[str, Any]:
+    """Counters of a barrier's result: of its aligned sidecar, or what it reported itself."""
+    if context.outcome is not None:
+        return context.outcome
+    assert context.final is not None, "a barrier ends with a sidecar or an outcome"
+    return summary.merge(c.stats for c in context.final.commits)
+
+
+def _record(
+    state: _State, name: str, op: str, kind: str, total: dict[str, Any], clock: float
+) -> StageRecord:
+    counts = {k: total[k] for k in ("rows_in", "rows_out", "dropped", "quarantined")}
+    kept = {k: v for k, v in total.items() if k not in (*counts, "seconds", "stats")}
+    seconds = round(time.perf_counter() - clock, 3)
+    return StageRecord(name, op, kind, seconds, 0, 0, summary=kept, **counts)
+
+
+def _finish(state: _State, record: StageRecord, total: dict[str, Any]) -> None:
+    """Check conservation and quarantine, then write the record."""
+    state.record.stages.append(record)
+    state.record.save()
+    record.check(state.rows if record.stage != ingest.STAGE else None)
+    state.rows = record.rows_out
+    _check_quarantine(state, record.stage, total, record.rows_in)
+    if record.rows_out == 0:
+        raise RunError(
+            "no rows are left",
+            where=record.stage,
+            remedy="look at the drop reasons in run.json and loosen the thresholds",
+        )
+
+
+def _check_quarantine(state: _State, stage: str, total: dict[str, Any], rows_in: int) -> None:
+    limit = state.recipe.body.engine.max_quarantine_fraction
+    quarantined = int(total["quarantined"])
+    if rows_in and quarantined > limit * rows_in:
+        reasons = total.get("quarantine") or {}
+        assert isinstance(reasons, dict)
+        listed = ", ".join(
+            f"{r} {n:,}" for r, n in sorted(reasons.items(), key=lambda x: -x[1])[:5]
+        )
+        raise RunError(
+            f"{quarantined:,} of {rows_in:,} rows were quarantined ({listed}), more than the "
+            f"allowed {limit:.1%}",
+            where=stage,
+            remedy=f"read {paths.join(state.run_dir, 'quarantine', stage)}, correct the input or "
+            "the recipe, or raise engine.max_quarantine_fraction",
+        )

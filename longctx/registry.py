@@ -1,0 +1,45 @@
+"""The list of ops, resolved by name and imported only when a recipe uses them.
+
+Adding an op is one line here; its class lives in the `stages` module of its room.
+"""
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from longctx.errors import RecipeError
+
+if TYPE_CHECKING:
+    from longctx.engine.op import Op
+
+OPS: dict[str, str] = {
+    "score.heuristics": "longctx.filter.stages:ScoreHeuristics",
+    "decide": "longctx.filter.stages:Decide",
+    "dedup.exact": "longctx.dedup.stages:DedupExact",
+    "dedup.minhash": "longctx.dedup.stages_minhash:DedupMinHash",
+    "dedup.semantic": "longctx.dedup.stages_semantic:DedupSemantic",
+    "embed": "longctx.embed.stages:Embed",
+    "cluster.kmeans": "longctx.cluster.stages:ClusterKMeans",
+    "order.icp": "longctx.order.stages:OrderICP",
+    "order.path": "longctx.order.stages:OrderPath",
+    "pack": "longctx.pack.stages:Pack",
+}
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """ "; did you mean 'x'?" for the nearest known name, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def resolve(name: str) -> "type[Op]":
+    """The class of an op. Raises RecipeError with the nearest name when there is none."""
+    if name not in OPS:
+        raise RecipeError(
+            f"there is no op '{name}'{did_you_mean(name, OPS)}",
+            remedy="`longctx ops` lists the ops",
+        )
+    module, attribute = OPS[name].split(":")
+    found: type[Op] = getattr(importlib.import_module(module), attribute)
+    return found
