@@ -6,8 +6,8 @@ each planned slice is audited with `placement_partial`, the driver adds everythi
 (in a fixed order, for sums of floats) and turns it into figures with `finish`. Documents may have
 segments in several shards, so cuts are counted from the placement, never from a shard.
 
-Exact: the number of documents per window is kept as a full histogram, so its quantiles are not
-approximations. O(segments); nothing is read per token.
+Partial sums survive a round trip through JSON. The number of documents per window is kept as a full
+histogram, so its quantiles are exact. O(segments); nothing is read per token.
 """
 
 from collections import Counter
@@ -52,7 +52,7 @@ def partial(
         "capacity": len(n_tokens) * length,
         "tokens": int(n_tokens.sum()),
         "fill_histogram": np.bincount(bins, minlength=FILL_BINS).tolist(),
-        "docs_histogram": dict(sorted(Counter(n_docs.tolist()).items())),
+        "docs_histogram": {str(k): n for k, n in sorted(Counter(n_docs.tolist()).items())},
         "one_document": int((n_docs == 1).sum()),
         "several_sources": int((n_sources > 1).sum()),
         "several_tours": int((n_tours > 1).sum()),
@@ -126,8 +126,8 @@ def finish(sums: Mapping[str, Any]) -> dict[str, Any]:
     """Figures from merged sums: only those whose sums are there.
 
     Shares are fractions. `split_docs` and `split_short` are shares of all placed documents (short:
-    framed length <= a window). `windows_lower_bound` is ceil(tokens / window). Means over nothing
-    are None.
+    framed length <= a window). `windows_lower_bound` is ceil(tokens / window), `docs_histogram` a
+    list of [documents, windows with that many]. Means over nothing are None.
     """
     figures: dict[str, Any] = {
         key: value
@@ -156,7 +156,7 @@ _COUNTS = ("separators_dropped", "documents_dropped", "empty_documents")
 
 def _window_figures(sums: Mapping[str, Any]) -> dict[str, Any]:
     n, tokens = sums["windows"], sums["tokens"]
-    docs = {int(k): v for k, v in sums["docs_histogram"].items()}
+    docs = {int(k): sums["docs_histogram"][k] for k in sorted(sums["docs_histogram"], key=int)}
     return {
         "windows": n,
         "tokens": tokens,
@@ -165,7 +165,7 @@ def _window_figures(sums: Mapping[str, Any]) -> dict[str, Any]:
         "fill_histogram": sums["fill_histogram"],
         "docs_per_window": _share(sum(k * v for k, v in docs.items()), n),
         "docs_per_window_quantiles": _quantiles(docs),
-        "docs_histogram": docs,
+        "docs_histogram": [[k, count] for k, count in docs.items()],
         "one_document": _share(sums["one_document"], n),
         "several_sources": _share(sums["several_sources"], n),
         "several_tours": _share(sums["several_tours"], n),
@@ -177,12 +177,12 @@ def _share(part: float, whole: float) -> float | None:
 
 
 def _quantiles(histogram: Mapping[int, int]) -> dict[str, int]:
-    """Smallest value with at least a share q of the counts at or below it, for each q."""
+    """Smallest value with at least a share q of the counts at or below it; values ascending."""
     if not histogram:
         return {}
-    values = np.array(sorted(histogram))
-    upto = np.cumsum([histogram[int(v)] for v in values])
-    return {f"{q:g}": int(values[np.searchsorted(upto, q * upto[-1])]) for q in QUANTILES}
+    values = list(histogram)
+    upto = np.cumsum(list(histogram.values()))
+    return {f"{q:g}": values[np.searchsorted(upto, q * upto[-1])] for q in QUANTILES}
 
 
 def pack_stats(

@@ -64,7 +64,7 @@ def test_long_documents_are_truncated_or_dropped_with_their_tokens_counted():
 
 @pytest.mark.parametrize("options", [{"length": 0}, {"length": 4, "long_documents": "cut"}])
 def test_impossible_options_are_refused(options):
-    with pytest.raises(ValueError, match="length|long_documents"):
+    with pytest.raises(ValueError, match=r"length|long_documents"):
         pieces(np.array([3]), **options)
 
 
