@@ -1,0 +1,64 @@
+"""`report.html`: one self-contained page about one run.
+
+The page loads nothing and runs nothing: the style is inlined, the figures are inline SVG, and its
+content security policy forbids everything else. It works from a file, in a mail and on paper.
+"""
+
+from importlib.resources import files
+
+from longctx.report import rows, settings, summary, windows
+from longctx.report.data import ReportData
+from longctx.report.layout import section
+from longctx.report.markup import Markup, join, tag, text
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+_SECTIONS = (
+    summary.summary,
+    rows.stages,
+    rows.lengths,
+    rows.duplicates,
+    windows.order,
+    windows.windows,
+    windows.sources,
+    windows.licences,
+    rows.quarantine,
+    rows.notes,
+    settings.settings,
+)
+
+
+def render(data: ReportData) -> str:
+    """The page as text, to be written as UTF-8. Sections without data are left out."""
+    drawn = [part for make in _SECTIONS if (part := make(data)) is not None]
+    links = (tag("a", text(part.heading), href=f"#{part.anchor}") for part in drawn)
+    page = tag(
+        "html",
+        _head(data),
+        tag(
+            "body",
+            summary.heading(data),
+            tag("nav", *links, aria_label="Sections"),
+            tag("main", *(section(part) for part in drawn)),
+        ),
+        lang="en-GB",
+    )
+    return f"<!DOCTYPE html>\n{page}\n"
+
+
+def _head(data: ReportData) -> Markup:
+    # The style sheet is ours and is the only text that is not escaped.
+    style = Markup(files("longctx.report").joinpath("style.css").read_text(encoding="utf-8"))
+    return tag(
+        "head",
+        join(
+            [
+                tag("meta", charset="utf-8"),
+                tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+                tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+                tag("meta", name="color-scheme", content="light dark"),
+            ]
+        ),
+        tag("title", text(f"{data.name}: run report")),
+        tag("style", style),
+    )

@@ -1,0 +1,109 @@
+"""The top of the page: what went in, what came out, where it lies, what deserves a look."""
+
+from longctx.report.data import ReportData
+from longctx.report.findings import FINISHED, Finding, findings
+from longctx.report.format import compact, count, duration, percent, plural, ratio, tokens
+from longctx.report.layout import Section, code, facts, tiles
+from longctx.report.markup import NOTHING, Markup, join, tag, text
+
+
+def heading(data: ReportData) -> Markup:
+    """The page's heading: the run's name, its status, when it began and how long it took."""
+    state = "good" if data.status == FINISHED else "bad"
+    return tag(
+        "header",
+        tag("p", text("Run report"), class_="kicker"),
+        tag("h1", text(data.name)),
+        tag(
+            "p",
+            tag("span", text(data.status), class_=f"status {state}"),
+            text(f" started {data.started}, took {duration(data.seconds)}"),
+            class_="when",
+        ),
+    )
+
+
+def summary(data: ReportData) -> Section:
+    """Always there, also for a run that read nothing."""
+    body = [
+        tag("p", text(outcome(data)), class_="lead"),
+        tiles(_tiles(data)),
+        _worries(findings(data)),
+        facts([("Output", code(data.output)), ("Run folder", code(data.run_dir))]),
+    ]
+    return Section("summary", "Summary", join(body))
+
+
+def outcome(data: ReportData) -> str:
+    """What went in and what came out, in one or two sentences."""
+    rows_in, rows_out = rows_through(data)
+    if not rows_in:
+        return "No rows went in, so nothing came out."
+    share = percent(rows_out / rows_in)
+    said = f"{plural(rows_in, 'document')} went in and {count(rows_out)} came out ({share})."
+    audit = data.windows
+    if audit is None:
+        return said
+    return (
+        f"{said} They are packed into {plural(audit.windows, 'window')} of "
+        f"{count(audit.length)} tokens, {percent(audit.fill)} full."
+    )
+
+
+def rows_through(data: ReportData) -> tuple[int, int]:
+    """Rows into the first stage and out of the last."""
+    return (data.stages[0].rows_in, data.stages[-1].rows_out) if data.stages else (0, 0)
+
+
+def _tiles(data: ReportData) -> list[tuple[str, str, str]]:
+    rows_in, rows_out = rows_through(data)
+    dropped = sum(sum(stage.dropped.values()) for stage in data.stages)
+    held = sum(stage.quarantined for stage in data.stages)
+    shown = [
+        ("Documents in", _number(rows_in), _first_tokens(data)),
+        ("Documents out", _number(rows_out), _of(rows_out, rows_in)),
+        ("Dropped", _number(dropped), _of(dropped, rows_in)),
+        ("Quarantined", _number(held), _of(held, rows_in)),
+    ]
+    audit = data.windows
+    if audit is not None:
+        shown += [
+            ("Windows", _number(audit.windows), f"of {count(audit.length)} tokens"),
+            ("Tokens packed", compact(audit.tokens), f"{percent(audit.fill)} of the room"),
+        ]
+    return shown
+
+
+def _first_tokens(data: ReportData) -> str:
+    known = (s.tokens_out for s in data.stages if s.tokens_out is not None)
+    first = next(known, None)
+    return "" if first is None else f"{tokens(first)}"
+
+
+def _of(part: int, whole: int) -> str:
+    share = ratio(part, whole)
+    return "" if share is None else f"{percent(share)} of those in"
+
+
+def _number(value: int) -> str:
+    return count(value) if abs(value) < 10_000_000 else compact(value)
+
+
+def _worries(found: list[Finding]) -> Markup:
+    if not found:
+        return tag(
+            "p", text("Nothing in the numbers of this run calls for a closer look."), class_="calm"
+        )
+    items = (
+        tag(
+            "li",
+            tag("strong", text("Problem: ")) if one.grave else NOTHING,
+            text(f"{one.sentence} "),
+            tag("a", text("See why"), href=f"#{one.section}")
+            if one.section != "summary"
+            else NOTHING,
+            class_="grave" if one.grave else None,
+        )
+        for one in found
+    )
+    return tag("div", tag("h3", text("Worth a look")), tag("ul", *items), class_="worries")
