@@ -2,7 +2,8 @@
 
 zstd, row groups of at most 2**25 tokens (128 MB of int32) so that a reader's memory does not grow
 with the file, and nothing in the file that depends on time or worker: equal tables give equal bytes
-with one version of pyarrow. Writes one shard in memory, about its compressed size beside the table.
+with one version of pyarrow. Token ids are written plain: on real text a dictionary was 6 % and byte
+stream split 19 % larger (measured, 3.3 M Qwen tokens). Writes one shard in memory, about its compressed size beside the table.
 """
 
 import io
@@ -40,7 +41,7 @@ def check_ids(windows: pa.Table, vocab_size: int) -> None:
     )
 
 
-def row_groups(n_tokens: I64, limit: int = ROW_GROUP_TOKENS) -> list[slice]:
+def row_groups(n_tokens: I64, limit: int) -> list[slice]:
     """Consecutive rows of at most `limit` tokens together; a longer row stands alone."""
     groups: list[slice] = []
     first, held = 0, 0
@@ -54,7 +55,7 @@ def row_groups(n_tokens: I64, limit: int = ROW_GROUP_TOKENS) -> list[slice]:
     return groups
 
 
-def parquet_bytes(windows: pa.Table) -> bytes:
+def parquet_bytes(windows: pa.Table, row_group_tokens: int = ROW_GROUP_TOKENS) -> bytes:
     """The Parquet file of a table with an `input_ids` list column, byte for byte reproducible."""
     n_tokens = np.asarray(pc.list_value_length(windows["input_ids"]), dtype=np.int64)
     sink = io.BytesIO()
@@ -66,7 +67,7 @@ def parquet_bytes(windows: pa.Table) -> bytes:
         compression_level=3,
         use_dictionary=_DICTIONARY_COLUMNS,
     ) as writer:
-        for rows in row_groups(n_tokens):
+        for rows in row_groups(n_tokens, row_group_tokens):
             group = windows.slice(rows.start, rows.stop - rows.start)
             writer.write_table(group, row_group_size=len(group))
     return sink.getvalue()
