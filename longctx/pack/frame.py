@@ -12,6 +12,7 @@ in `Plan.counts`; the audit asserts that it all adds up.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -80,8 +81,9 @@ def frame(
     """Put prefix and separator ids around each document.
 
     `tokens` int32[total] and `offsets` int64[n + 1] hold the text; the result has the same form.
-    A document without text tokens stays empty.
+    A document without text tokens stays empty. Raises ValueError for tokens of another dtype.
     """
+    require_int32(tokens)
     offsets = np.asarray(offsets, dtype=np.int64)
     text = np.diff(offsets)
     framed = framed_lengths(text, len(prefix), len(separator))
@@ -95,6 +97,12 @@ def frame(
     for i, token in enumerate(separator):
         out[ends[full] - len(separator) + i] = token
     return out, out_offsets
+
+
+def require_int32(tokens: npt.NDArray[Any]) -> None:
+    """Raise ValueError unless token ids are int32: a wider id would wrap into another token."""
+    if tokens.dtype != np.int32:
+        raise ValueError(f"token ids must be int32, got {tokens.dtype}")
 
 
 @njit(cache=True, nogil=True)

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from longctx.errors import RunError
 from longctx.ids import U64, h128, mix64
-from longctx.pack.frame import I32, I64, Placement, copy_spans
+from longctx.pack.frame import I32, I64, Placement, copy_spans, require_int32
 from longctx.pack.similarity import F32, Similarity, similarity, window_borders
 from longctx.schema import SEGMENT, WINDOW_STATS, WINDOWS
 
@@ -46,6 +46,9 @@ class FramedDocuments:
     base: I64 | None = None
     length: I64 | None = None
     origin: I64 | None = None
+
+    def __post_init__(self) -> None:
+        require_int32(self.tokens)
 
 
 def flatten_lists(column: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, I64]:

@@ -3,6 +3,8 @@ import hashlib
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from longctx.errors import RunError
 from longctx.ids import mix64
@@ -17,7 +19,7 @@ from longctx.pack.windows import (
     window_id,
 )
 from longctx.schema import WINDOWS
-from tests.pack.reference import documents, one_tour
+from tests.pack.reference import documents, one_tour, steady
 
 LENGTHS = [6, 5, 3, 12, 2, 4, 1]
 
@@ -152,3 +154,54 @@ def test_shuffle_sorts_by_the_mixed_head_of_the_window_id():
     assert shuffle_windows(table, 17)["window_id"].to_pylist() == [ids[i] for i in np.argsort(key)]
     reversed_rows = table.take(pa.array([3, 2, 1, 0]))
     assert shuffle_windows(reversed_rows, 17).equals(shuffle_windows(table, 17))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 7])
+def test_shards_filled_apart_are_slices_of_the_whole(workers):
+    lengths = np.random.default_rng(4).integers(1, 40, 120)
+    docs = documents(lengths, separator=[9, 8])
+    p = pack_window(lengths + 2, one_tour(120), 25, separator=2, fill_policy="split").placement
+    whole = assemble(p, docs, length=25)
+    shards = []
+    for windows in np.array_split(np.arange(len(whole)), workers):
+        rows = np.isin(p.window, windows)
+        shard = Placement(p.window[rows], p.document[rows], p.start[rows], p.end[rows])
+        shards.append(assemble(shard, docs, length=25))
+    assert pa.concat_tables(shards).equals(whole)
+
+
+@steady
+@given(
+    st.lists(st.integers(0, 40), max_size=15),
+    st.integers(1, 20),
+    st.integers(0, 2),
+    st.sampled_from(["concat", "none", "split"]),
+)
+def test_every_token_of_a_row_can_be_traced_to_its_document(lengths, length, separator, how):
+    docs = documents(lengths, separator=[90_000 + i for i in range(separator)])
+    framed = np.diff(docs.offsets)
+    if how == "concat":
+        plan = pack_concat(framed, one_tour(len(framed)), length)
+    else:
+        plan = pack_window(
+            framed, one_tour(len(framed)), length, separator=separator, fill_policy=how
+        )
+    for row in assemble(plan.placement, docs, length=length).to_pylist():
+        at = 0
+        for segment in row["segments"]:
+            assert segment["start"] == at
+            first = int(docs.offsets[int(segment["doc_id"][1:])]) + segment["doc_start"]
+            at = segment["end"]
+            size = at - segment["start"]
+            assert row["input_ids"][segment["start"] : at] == (
+                docs.tokens[first : first + size].tolist()
+            )
+        assert at == row["n_tokens"] == len(row["input_ids"]) <= length
+
+
+def test_ids_wider_than_int32_are_refused_before_they_wrap():
+    docs = documents([3])
+    with pytest.raises(ValueError, match="int32, got int64"):
+        FramedDocuments(
+            docs.doc_id, docs.source, docs.license, docs.tokens.astype(np.int64), docs.offsets
+        )
