@@ -50,7 +50,7 @@ def _outcome(data: ReportData) -> Iterator[Finding]:
     if data.status != FINISHED:
         yield Finding(f"The run is not finished; its status is {data.status}.", "summary", True)
     if not data.stages or not data.stages[0].rows_in:
-        yield Finding("No rows were read.", "stages", True)
+        yield Finding("No rows were read.", "stages" if data.stages else "summary", True)
     elif not data.stages[-1].rows_out:
         yield Finding(f"No rows came out of {data.stages[-1].stage}.", "stages", True)
 

@@ -73,14 +73,16 @@ def percent(share: float | None) -> str:
         return "<0.1 %"
     if 0.99995 <= share < 1:
         return ">99.99 %"
-    digits = 2 if 0.9995 <= share < 1 else 1
-    return f"{share * 100:.{digits}f}".removesuffix(".0") + " %"
+    digits = 0 if share in (0, 1) else 2 if 0.9995 <= share < 1 else 1
+    return f"{share * 100:.{digits}f} %"
 
 
 def decimal(value: float | None) -> str:
     """A cosine, a mean: 0.4567 as "0.457", 5.23 as "5.23", 123.4 as "123"."""
     if not _known(value):
         return MISSING
+    if value == 0:
+        return "0"
     digits = 3 if abs(value) < 1 else 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
     return f"{value:,.{digits}f}"
 

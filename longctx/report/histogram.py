@@ -190,7 +190,7 @@ def _svg(series: Sequence[Series], bins: _Bins, axes: Axes, marks: Sequence[Mark
 def _grid(value: float, highest: float, top: int, axes: Axes) -> Markup:
     y = round(top + _PLOT * (1 - value / highest)) + 0.5
     line = tag("line", x1="0%", x2="100%", y1=y, y2=y, class_="grid" if value else "base")
-    written = percent(value) if axes.as_share else rounded(value)
+    written = f"{value * 100:.3g} %" if axes.as_share else rounded(value)
     return join([line, tag("text", text(written), x=-8, y=y + 4, text_anchor="end")])
 
 

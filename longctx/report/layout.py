@@ -1,5 +1,6 @@
 """The pieces every section of the page is made of: sections, figures, tables, tiles, lists."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from longctx.report.histogram import Axes, Mark, Series, numbers, plot
 from longctx.report.markup import NOTHING, Markup, join, tag, text
 
 _TABLE_ROWS = 200
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|[kMBTsdh]\b|min\b|times\b))")
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ def figure(drawing: Markup, sentence: str, key: Sequence[tuple[str, str]] = ()) 
         "figure",
         legend(key) if key else NOTHING,
         drawing,
-        tag("figcaption", text(sentence)),
+        tag("figcaption", prose(sentence)),
     )
 
 
@@ -44,7 +46,7 @@ def chart(
         "div",
         tag("h3", text(axes.title)),
         figure(plot(series, axes, marks), sentence, key),
-        folded("Numbers of this figure", table(axes.title, header, body)),
+        numbers_behind(table(axes.title, header, body)),
         class_="chart",
     )
 
@@ -96,6 +98,11 @@ def folded(summary: str, body: Markup, *, unfold: bool = False) -> Markup:
     return tag("details", tag("summary", text(summary)), body, open="" if unfold else None)
 
 
+def numbers_behind(drawn: Markup) -> Markup:
+    """The table behind a figure, folded away and not printed."""
+    return tag("div", folded("Numbers of this figure", drawn), class_="numbers")
+
+
 def tiles(entries: Sequence[tuple[str, str, str]]) -> Markup:
     """Key figures: name, value, and a remark that may be empty."""
     return tag(
@@ -120,7 +127,12 @@ def facts(entries: Sequence[tuple[str, Markup]]) -> Markup:
 
 
 def paragraph(sentence: str) -> Markup:
-    return tag("p", text(sentence))
+    return tag("p", prose(sentence))
+
+
+def prose(sentence: str) -> Markup:
+    """A sentence whose numbers stay on one line with their units."""
+    return text(_BEFORE_UNIT.sub("\u00a0", sentence))
 
 
 def code(value: object) -> Markup:

@@ -20,7 +20,16 @@ from longctx.report.format import (
     tokens,
 )
 from longctx.report.histogram import Axes, Series, has_counts
-from longctx.report.layout import Section, chart, code, figure, folded, paragraph, table
+from longctx.report.layout import (
+    Section,
+    chart,
+    code,
+    figure,
+    folded,
+    numbers_behind,
+    paragraph,
+    table,
+)
 from longctx.report.markup import NOTHING, Markup, join, tag, text
 from longctx.report.summary import rows_through
 
@@ -139,7 +148,7 @@ def lengths(data: ReportData) -> Section | None:
     axes = Axes(
         "Documents by length" + (" before and after" if len(series) == 2 else ""),
         "documents",
-        f"Length in {unit}, each bin twice as wide as the one before",
+        f"Length in {unit}, log2 bins",
         binary,
     )
     meaning = ""
@@ -218,7 +227,7 @@ def _duplicates_by_source(by_source: dict[str, dict[str, int]]) -> Markup:
     return join(
         [
             figure(bars(rows), sentence, key),
-            folded("Numbers of this figure", table("Duplicates", ["Source", *kinds], cells)),
+            numbers_behind(table("Duplicates", ["Source", *kinds], cells)),
         ]
     )
 

@@ -3,8 +3,9 @@
 from longctx.report.data import ReportData
 from longctx.report.findings import FINISHED, Finding, findings
 from longctx.report.format import compact, count, duration, percent, plural, ratio, tokens
-from longctx.report.layout import Section, code, facts, tiles
+from longctx.report.layout import Section, code, facts, prose, tiles
 from longctx.report.markup import NOTHING, Markup, join, tag, text
+from longctx.report.settings import without_userinfo
 
 
 def heading(data: ReportData) -> Markup:
@@ -25,11 +26,12 @@ def heading(data: ReportData) -> Markup:
 
 def summary(data: ReportData) -> Section:
     """Always there, also for a run that read nothing."""
+    places = (("Output", data.output), ("Run folder", data.run_dir))
     body = [
-        tag("p", text(outcome(data)), class_="lead"),
+        tag("p", prose(outcome(data)), class_="lead"),
         tiles(_tiles(data)),
         _worries(findings(data)),
-        facts([("Output", code(data.output)), ("Run folder", code(data.run_dir))]),
+        facts([(name, code(without_userinfo(place))) for name, place in places]),
     ]
     return Section("summary", "Summary", join(body))
 
@@ -98,8 +100,8 @@ def _worries(found: list[Finding]) -> Markup:
         tag(
             "li",
             tag("strong", text("Problem: ")) if one.grave else NOTHING,
-            text(f"{one.sentence} "),
-            tag("a", text("See why"), href=f"#{one.section}")
+            prose(f"{one.sentence} "),
+            tag("a", text(f"See {one.section}"), href=f"#{one.section}")
             if one.section != "summary"
             else NOTHING,
             class_="grave" if one.grave else None,

@@ -16,7 +16,7 @@ from longctx.report.format import (
     tokens,
 )
 from longctx.report.histogram import Axes, Mark, Series, has_counts
-from longctx.report.layout import Section, chart, figure, folded, paragraph, table, tiles
+from longctx.report.layout import Section, chart, figure, numbers_behind, paragraph, table, tiles
 from longctx.report.markup import Markup, join, tag, text
 
 _BARS = 15
@@ -29,8 +29,6 @@ def order(data: ReportData) -> Section | None:
         return None
     named = (("random order", found.random, "neutral"), ("this order", found.ordered, "accent"))
     series = [Series(name, h, tone) for name, h, tone in named if has_counts(h)]
-    if not series:
-        return None
     axes = Axes(
         "Similarity of neighbours",
         "pairs of neighbours",
@@ -53,7 +51,8 @@ def order(data: ReportData) -> Section | None:
         "The further the order's bars lie to the right of the random ones, the more its "
         f"neighbours have to do with each other. {meaning}"
     )
-    body = [chart(series, axes, sentence, marks), paragraph(_steps(found))]
+    drawn = chart(series, axes, sentence, marks) if series else paragraph(meaning)
+    body = [drawn, paragraph(_steps(found))]
     return Section("order", "Order", join(body))
 
 
@@ -77,9 +76,10 @@ def windows(data: ReportData) -> Section | None:
         charts.append(_fill(audit))
     if has_counts(audit.docs_per_window):
         charts.append(_documents(audit))
-    body = [tiles(_tiles(audit)), tag("div", *charts, class_="pair")]
-    if audit.windows:
-        body.append(_shares(audit))
+    if not audit.windows:
+        body = [paragraph("No windows were written.")]
+    else:
+        body = [tiles(_tiles(audit)), tag("div", *charts, class_="pair"), _shares(audit)]
     if audit.tokens_dropped:
         cells = [[text(name), text(count(n))] for name, n in audit.tokens_dropped.items()]
         body.append(table("Tokens dropped in packing", ["Reason", "Tokens"], cells))
@@ -93,7 +93,7 @@ def _tiles(audit: WindowAudit) -> list[tuple[str, str, str]]:
         ("Windows", count(audit.windows), least),
         ("Length", count(audit.length), f"tokens, strategy {audit.strategy}"),
         ("Fill", percent(audit.fill), f"{tokens(audit.tokens)} placed"),
-        ("Documents per window", decimal(audit.docs_per_window_mean), "on average"),
+        ("Documents", decimal(audit.docs_per_window_mean), "per window on average"),
     ]
     if audit.coherence is not None:
         entries.append(("Coherence", decimal(audit.coherence), "mean cosine inside a window"))
@@ -137,10 +137,7 @@ def _shares(audit: WindowAudit) -> Markup:
         ("Split although they fit into one", audit.split_short),
         ("Windows with one document", audit.one_document),
         ("Windows with several sources", audit.several_sources),
-        *(
-            (f"Tokens in documents of {name} tokens or more", s)
-            for name, s in audit.span_ge.items()
-        ),
+        *((f"Tokens in documents of {name} or more", s) for name, s in audit.span_ge.items()),
     ]
     rows = [Bar(name, [[Segment(s, "accent", percent(s))]], [percent(s)]) for name, s in named]
     sentence = (
@@ -183,7 +180,7 @@ def _mix(mixes: Sequence[Mix], anchor: str, heading: str, noun: str) -> Section 
     body = [figure(bars(rows), sentence, key)]
     if len(ordered) > _BARS:
         body.append(paragraph(f"{plural(len(ordered) - _BARS, 'more')} are in the table only."))
-    body.append(folded("Numbers of this figure", table(heading, header, cells)))
+    body.append(numbers_behind(table(heading, header, cells)))
     return Section(anchor, heading, join(body))
 
 
