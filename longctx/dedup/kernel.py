@@ -50,6 +50,7 @@ _LENGTH = 6
 _HASH = 7
 _CACHE_BITS = 16
 _PROBES = 4
+_ZERO = 0x30
 _NO_NUMBER, _IN_NUMBER, _AFTER_POINT = 0, 1, 2
 
 
@@ -59,12 +60,16 @@ def token_cache() -> U64:
 
 
 @njit(nogil=True, cache=True)
-def _token_hash(token: U8, words: U64, length: int, cache: U64) -> np.uint64:
-    """BLAKE2b of token[:length], remembered where the token fits a slot of the cache."""
+def _token_hash(token: U8, words: U64, word: np.uint64, length: int, cache: U64) -> np.uint64:
+    """BLAKE2b of token[:length], remembered where the token fits a slot of the cache.
+
+    `words` is the same memory in words; `word` is the last one where it is incomplete.
+    """
+    if length & 7:
+        words[length >> 3] = word
     if length > 8 * _KEY_WORDS:
         return blake2b8(token, length)
     n_words = (length + 7) >> 3
-    token[length : 8 * n_words] = 0
     key = np.uint64(length)
     for i in range(n_words):
         key = (key ^ words[i]) * PRIME
@@ -73,22 +78,21 @@ def _token_hash(token: U8, words: U64, length: int, cache: U64) -> np.uint64:
     slot = home
     for probe in range(_PROBES):
         at = (home + np.uint64(probe)) & np.uint64((1 << _CACHE_BITS) - 1)
-        row = cache[at]
-        if row[_LENGTH] == 0:
+        if cache[at, _LENGTH] == 0:
             slot = at
             break
-        if row[_LENGTH] == length:
+        if cache[at, _LENGTH] == np.uint64(length):
             same = True
             for i in range(n_words):
-                same &= row[i] == words[i]
+                same &= cache[at, i] == words[i]
             if same:
-                return row[_HASH]
+                return cache[at, _HASH]
     # Neither found nor free within the probes: the home slot is overwritten, so memory is bounded.
-    row = cache[slot]
-    row[:n_words] = words[:n_words]
-    row[_LENGTH] = length
-    row[_HASH] = blake2b8(token, length)
-    return row[_HASH]
+    for i in range(n_words):
+        cache[slot, i] = words[i]
+    cache[slot, _LENGTH] = length
+    cache[slot, _HASH] = blake2b8(token, length)
+    return cache[slot, _HASH]
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -104,25 +108,28 @@ def _decode(data: U8, pos: int, lead: int) -> tuple[int, int]:
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _encode(code: int, token: U8, length: int) -> int:
-    """Append a code point to the token as UTF-8; returns the new length."""
+def _append(code: int, words: U64, word: np.uint64, length: int) -> tuple[np.uint64, int]:
+    """Append a code point to the token as UTF-8; returns its open word and its new length.
+
+    The last, incomplete word of the token stays in a register: a word read back right after single
+    bytes were written to it stalls the processor, which doubled the cost of a token.
+    """
     if code < 0x80:
-        token[length] = code
-        return length + 1
-    if code < 0x800:
-        token[length] = 0xC0 | code >> 6
-        token[length + 1] = 0x80 | code & 0x3F
-        return length + 2
-    if code < 0x10000:
-        token[length] = 0xE0 | code >> 12
-        token[length + 1] = 0x80 | code >> 6 & 0x3F
-        token[length + 2] = 0x80 | code & 0x3F
-        return length + 3
-    token[length] = 0xF0 | code >> 18
-    token[length + 1] = 0x80 | code >> 12 & 0x3F
-    token[length + 2] = 0x80 | code >> 6 & 0x3F
-    token[length + 3] = 0x80 | code & 0x3F
-    return length + 4
+        utf8, size = code, 1
+    elif code < 0x800:
+        utf8, size = 0x80C0 | code >> 6 | (code & 0x3F) << 8, 2
+    elif code < 0x10000:
+        utf8, size = 0x8080E0 | code >> 12 | (code >> 6 & 0x3F) << 8 | (code & 0x3F) << 16, 3
+    else:
+        utf8 = 0x808080F0 | code >> 18 | (code >> 12 & 0x3F) << 8
+        utf8, size = utf8 | (code >> 6 & 0x3F) << 16 | (code & 0x3F) << 24, 4
+    shift = (length & 7) * 8
+    word = word | np.uint64(utf8) << np.uint64(shift)
+    length += size
+    if shift + 8 * size >= 64:
+        words[(length >> 3) - 1] = word
+        word = np.uint64(utf8) >> np.uint64(64 - shift)
+    return word, length
 
 
 @njit(nogil=True, cache=True)
@@ -144,6 +151,7 @@ def scan(
     """
     words = token.view(np.uint64)
     room = hashes.size - 2  # one character can end one token and be another
+    word = np.uint64(0)
     length = 0
     number = _NO_NUMBER
     previous = 0
@@ -160,19 +168,18 @@ def scan(
             continue
         if number == _AFTER_POINT and kind != DIGIT:
             # The point was no part of the number but a separator: end the token, look again.
-            hashes[filled] = _token_hash(token, words, length, cache)
-            filled, length, number = filled + 1, 0, _NO_NUMBER
+            hashes[filled] = _token_hash(token, words, word, length, cache)
+            filled, word, length, number = filled + 1, np.uint64(0), 0, _NO_NUMBER
             continue
         pos = after
         if kind == LETTER:
             if entry & ABSORBED and previous & ABSORBS:
                 return -1, filled
-            length = _encode(entry & CODE_MASK, token, length)
+            word, length = _append(entry & CODE_MASK, words, word, length)
             number = _NO_NUMBER
         elif kind == DIGIT:
             if number == _NO_NUMBER:
-                token[length] = 0x30
-                length += 1
+                word, length = _append(_ZERO, words, word, length)
             number = _IN_NUMBER
         elif kind == POINT and number == _IN_NUMBER:
             number = _AFTER_POINT
@@ -180,16 +187,16 @@ def scan(
             return -1, filled
         else:
             if length:
-                hashes[filled] = _token_hash(token, words, length, cache)
-                filled, length = filled + 1, 0
+                hashes[filled] = _token_hash(token, words, word, length, cache)
+                filled, word, length = filled + 1, np.uint64(0), 0
             if kind == SINGLE:
-                single = _encode(entry & CODE_MASK, token, 0)
-                hashes[filled] = _token_hash(token, words, single, cache)
+                single, size = _append(entry & CODE_MASK, words, word, length)
+                hashes[filled] = _token_hash(token, words, single, size, cache)
                 filled += 1
             number = _NO_NUMBER
         previous = entry
     if length:
-        hashes[filled] = _token_hash(token, words, length, cache)
+        hashes[filled] = _token_hash(token, words, word, length, cache)
         filled += 1
     return pos, filled
 
