@@ -51,6 +51,7 @@ _HASH = 7
 _CACHE_BITS = 16
 _PROBES = 4
 _ZERO = 0x30
+_ASCII_END = 0x80
 _NO_NUMBER, _IN_NUMBER, _AFTER_POINT = 0, 1, 2
 
 
@@ -162,6 +163,15 @@ def scan(
         if code >= 0x80:
             code, after = _decode(data, pos, code)
         entry = int(table[code])
+        if entry < _ASCII_END and number != _AFTER_POINT:
+            # By far the most frequent: a letter whose image is ASCII. LETTER is 0, no flag is set.
+            word |= np.uint64(entry) << np.uint64((length & 7) * 8)
+            length += 1
+            if length & 7 == 0:
+                words[(length >> 3) - 1] = word
+                word = np.uint64(0)
+            number, previous, pos = _NO_NUMBER, entry, after
+            continue
         kind = entry >> KIND_SHIFT & KIND_MASK
         if kind == DROP:
             pos = after
