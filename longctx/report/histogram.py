@@ -103,7 +103,7 @@ def y_ticks(highest: float, *, whole: bool) -> list[float]:
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
     if whole:
         step = max(1.0, math.ceil(step))
-    return [i * step for i in range(math.ceil(highest / step - 1e-9) + 1)] or [0.0, step]
+    return [i * step for i in range(max(1, math.ceil(highest / step - 1e-9)) + 1)]
 
 
 def plot(series: Sequence[Series], axes: Axes, marks: Sequence[Mark] = ()) -> Markup:

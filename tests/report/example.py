@@ -268,18 +268,19 @@ def empty() -> ReportData:
 
 def hostile() -> ReportData:
     """The example with markup planted in front of every text, keys included."""
-    poisoned: ReportData = poison(example())
-    return replace(poisoned, status=f"done{HOSTILE}")
+    poisoned: ReportData = prefixed(example(), HOSTILE)
+    return poisoned
 
 
-def poison(value: Any) -> Any:
+def prefixed(value: Any, prefix: str) -> Any:
+    """`value` with `prefix` in front of every text in it, at any depth."""
     if isinstance(value, str):
-        return HOSTILE + value
+        return prefix + value
     if isinstance(value, dict):
-        return {poison(key): poison(item) for key, item in value.items()}
+        return {prefix + key: prefixed(item, prefix) for key, item in value.items()}
     if isinstance(value, list):
-        return [poison(item) for item in value]
+        return [prefixed(item, prefix) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
-        changed = {f.name: poison(getattr(value, f.name)) for f in fields(value)}
+        changed = {f.name: prefixed(getattr(value, f.name), prefix) for f in fields(value)}
         return replace(value, **changed)
     return value
