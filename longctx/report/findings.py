@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from longctx.report.data import Mix, ReportData
-from longctx.report.format import one_line, percent, plural, ratio, times, tokens
+from longctx.report.format import decimal, one_line, percent, plural, ratio, tokens
 
 FINISHED = "done"
 UNKNOWN = frozenset({"", "unknown", "none", "null", "other"})
@@ -90,10 +90,11 @@ def _order(data: ReportData) -> Iterator[Finding]:
     found = data.neighbours
     if found is None:
         return
-    gain = ratio(found.mean_ordered, found.mean_random)
-    if gain is not None and gain < _BARELY_ORDERED:
+    if found.mean_ordered < _BARELY_ORDERED * max(found.mean_random, 0.0):
         yield Finding(
-            f"Neighbours are only {times(gain)} as similar as in a random order.", "order"
+            "Neighbours are hardly more similar than in a random order (mean cosine "
+            f"{decimal(found.mean_ordered)} against {decimal(found.mean_random)}).",
+            "order",
         )
     if found.jumps > _JUMPS:
         yield Finding(

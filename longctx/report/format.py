@@ -88,8 +88,8 @@ def decimal(value: float | None) -> str:
 
 
 def ratio(part: float, whole: float) -> float | None:
-    """part / whole, or null where it has no meaning (whole not above 0)."""
-    return part / whole if whole > 0 else None
+    """part / whole, or null where it has no meaning (whole not above 0, or either not finite)."""
+    return part / whole if whole > 0 and _known(part / whole) else None
 
 
 def times(factor: float) -> str:

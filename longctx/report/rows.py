@@ -155,7 +155,7 @@ def lengths(data: ReportData) -> Section | None:
     if len(series) == 2:
         before, after = (_middle(one) for one in series)
         meaning = f" The middle document had {before}; afterwards the middle one has {after}."
-    sentence = f"Each bar counts the documents whose length lies between two marks.{meaning}"
+    sentence = f"Each bar counts the documents of one range of lengths; ranges double.{meaning}"
     return Section("lengths", "Lengths", chart(series, axes, sentence))
 
 

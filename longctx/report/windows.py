@@ -1,5 +1,6 @@
 """Sections about what was written: order, windows, and the mix of sources and licences."""
 
+import math
 from collections.abc import Sequence
 
 from longctx.report.data import Mix, Neighbours, ReportData, WindowAudit
@@ -36,14 +37,16 @@ def order(data: ReportData) -> Section | None:
         lambda edge: f"{edge:.3g}",
         as_share=True,
     )
+    means = (("mean", found.mean_ordered, "accent"), ("random", found.mean_random, "neutral"))
     marks = [
-        Mark(found.mean_ordered, f"mean {decimal(found.mean_ordered)}", "accent"),
-        Mark(found.mean_random, f"random {decimal(found.mean_random)}", "neutral"),
+        Mark(mean, f"{name} {decimal(mean)}", tone)
+        for name, mean, tone in means
+        if math.isfinite(mean)
     ]
     gain = ratio(found.mean_ordered, found.mean_random)
     meaning = (
         f"Neighbours are {times(gain)} as similar as in a random order."
-        if gain is not None and found.mean_random >= _MEANINGFUL
+        if gain is not None and gain >= 1 and found.mean_random >= _MEANINGFUL
         else f"Neighbours have a mean cosine of {decimal(found.mean_ordered)}; in a random order "
         f"it is {decimal(found.mean_random)}."
     )

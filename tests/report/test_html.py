@@ -1,5 +1,6 @@
 """The page: complete, conserved, escaped, self-contained and well-formed."""
 
+import math
 import re
 from dataclasses import replace
 from importlib.resources import files
@@ -150,6 +151,16 @@ def test_a_ratio_to_almost_nothing_is_not_claimed() -> None:
     text = Page(render(replace(data, neighbours=found))).text
     assert "times as similar" not in text
     assert "Neighbours have a mean cosine of 0.642" in text
+
+
+def test_similarities_of_a_single_document_are_not_numbers_and_still_render() -> None:
+    data = example()
+    assert data.neighbours
+    found = replace(data.neighbours, mean_ordered=math.nan, mean_random=math.nan, jumps=math.nan)
+    parsed = Page(render(replace(data, neighbours=found)))
+    assert parsed.faults == []
+    assert "nan" not in {w.strip("%") for one in parsed.elements for w in one.attributes.values()}
+    assert not re.search(r"\bnan\b", parsed.text)
 
 
 def test_clusters_show_members_with_snippets_and_say_what_is_left_out(page: Page) -> None:
