@@ -7,38 +7,20 @@ from the environment after the recipe was recorded, so that a secret in a path i
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.json_schema import models_json_schema
 
 from longctx.engine.op import Op
 from longctx.errors import RecipeError
+from longctx.location import Location
 from longctx.recipe_errors import Located, explain
 from longctx.registry import OPS, resolve
-
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-
-def _expand(value: Any) -> Any:
-    import os
-
-    def replace(match: re.Match[str]) -> str:
-        if (found := os.environ.get(match[1])) is None:
-            raise ValueError(f"the environment variable {match[1]} is not set")
-        return found
-
-    if isinstance(value, str):
-        return _VARIABLE.sub(replace, value)
-    return value
-
-
-Location = Annotated[str, BeforeValidator(_expand)]
 
 
 class Strict(BaseModel):
@@ -162,8 +144,10 @@ def parse(text: str, *, origin: str = "<recipe>", overrides: Sequence[str] = ())
     return validate(raw, located)
 
 
-def from_dict(raw: dict[str, Any]) -> Recipe:
+def from_dict(raw: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
     """Validate a recipe given as a dictionary (Python API)."""
+    for override in overrides:
+        raw = _override(raw, override)
     return validate(raw, Located(raw, "<dict>", None))
 
 

@@ -14,7 +14,7 @@ import ray.data
 
 from longctx.engine import commit, summary
 from longctx.engine.commit import Commit, fingerprint
-from longctx.engine.corpus import Corpus, Sidecar
+from longctx.engine.corpus import Corpus, Part, Sidecar
 from longctx.engine.op import Op, Setting
 from longctx.engine.steps import (
     BUCKET,
@@ -28,11 +28,11 @@ from longctx.engine.steps import (
     SidecarWork,
     SingleRule,
     SingleWork,
-    Solve,
     SpreadRule,
     SpreadWork,
     StepRef,
     Wanted,
+    solver,
 )
 from longctx.engine.units import (
     Listener,
@@ -48,7 +48,11 @@ from longctx.io import paths
 
 
 class BarrierContext:
-    """What a Barrier's `run` works with. Holds the corpus, which aligned steps extend."""
+    """What a Barrier's `run` works with.
+
+    `corpus` is what the stage sees (aligned steps extend it), `rows` the number of living rows that
+    came in.
+    """
 
     def __init__(
         self,
@@ -57,13 +61,14 @@ class BarrierContext:
         setting: Setting,
         folder: str,
         *,
+        rows: int,
         workers: int,
         exchange_bytes: int,
         listener: Listener | None = None,
         announce: Callable[[str, int], None] | None = None,
     ) -> None:
         self.corpus, self.op, self.setting = corpus, op, setting
-        self.folder, self.workers = folder, workers
+        self.folder, self.rows, self.workers = folder, rows, workers
         self._exchange_bytes, self._listener = exchange_bytes, listener
         self._announce = announce
         self.skipped = self.units = 0
@@ -71,26 +76,52 @@ class BarrierContext:
         # Set by barriers that end in windows instead of a sidecar.
         self.outcome: dict[str, Any] | None = None
         self.step_stats: dict[str, dict[str, Any]] = {}
+        self.step_commits: dict[str, list[Commit]] = {}
+
+    def parts(self) -> list[Part]:
+        """All parts, as workers need them; parts of a corpus that aligned steps have extended."""
+        return [self.corpus.part(i) for i in range(len(self.corpus))]
 
     def per_part(
-        self, step: str, rule: PartRule, columns: list[str], *, ignore: Iterable[str] = ()
+        self,
+        step: str,
+        rule: PartRule,
+        columns: list[str],
+        *,
+        inputs: Iterable[StepRef] = (),
+        ignore: Iterable[str] = (),
     ) -> StepRef:
-        """Run a rule on every part; `columns` are all that the rule may read."""
-        base = self._base(step, ignore)
+        """Run a rule on every part.
+
+        `columns` of the part and the `inputs` that the rule closes over are all that it may read.
+        """
+        base = fingerprint([self._base(step, ignore), [r.digest for r in inputs]])
         units = []
         for i in range(len(self.corpus)):
             part = self.corpus.part(i)
             seen = fingerprint([base, i, self.corpus.state(i, columns)])
             units.append(Unit(part.name, seen, part))
-        work = PartWork(rule, self.setting, self._relative(step))
+        work = PartWork(rule, self.setting, self.relative(step))
         return self._run(step, units, work)
 
     def single(
-        self, step: str, rule: SingleRule, inputs: Iterable[StepRef], *, ignore: Iterable[str] = ()
+        self,
+        step: str,
+        rule: SingleRule,
+        inputs: Iterable[StepRef] = (),
+        *,
+        columns: Iterable[str] = (),
+        ignore: Iterable[str] = (),
     ) -> StepRef:
-        """Run a rule once, in one worker; it reads the steps it closes over."""
-        seen = fingerprint([self._base(step, ignore), [r.digest for r in inputs]])
-        work = SingleWork(rule, self.setting, self._relative(step))
+        """Run a rule once, in one worker.
+
+        It may read the steps named as `inputs` and, when it names `columns`, these columns of all
+        parts; it closes over them.
+        """
+        read = list(columns)
+        states = [self.corpus.state(i, read) for i in range(len(self.corpus))] if read else []
+        seen = fingerprint([self._base(step, ignore), [r.digest for r in inputs], states])
+        work = SingleWork(rule, self.setting, self.relative(step))
         return self._run(step, [Unit("all", seen, None)], work)
 
     def spread(
@@ -108,7 +139,7 @@ class BarrierContext:
             Unit(f"{i:06d}", fingerprint([base, p]), (f"{i:06d}", p))
             for i, p in enumerate(payloads)
         ]
-        return self._run(step, units, SpreadWork(rule, self.setting, self._relative(step)))
+        return self._run(step, units, SpreadWork(rule, self.setting, self.relative(step)))
 
     def exchange(
         self,
@@ -118,12 +149,14 @@ class BarrierContext:
         schema: pa.Schema,
         *,
         buckets: int | None = None,
+        work: Work | None = None,
         ignore: Iterable[str] = (),
     ) -> StepRef:
         """Bring rows with the same `bucket` together and run a rule on each bucket.
 
         `prepare` turns a committed file into rows of `schema` plus `bucket` (int32); the number of
-        buckets it must use is `buckets` or what `buckets_for` said.
+        buckets it must use is `buckets` or what `buckets_for` said. A `work` takes the rule's place
+        where a bucket becomes files of its own.
         """
         count = buckets or self.buckets_for([s for s, _ in sources])
         base = fingerprint([self._base(step, ignore), count, [s.digest for s, _ in sources]])
@@ -131,8 +164,8 @@ class BarrierContext:
             b: Unit(f"bucket-{b:05d}", fingerprint([base, b]), f"bucket-{b:05d}")
             for b in range(count)
         }
-        work = BucketWork(rule, self.setting, self._relative(step), schema)
-        result = self._exchange(step, sources, units, work)
+        solve = work or BucketWork(rule, self.setting, self.relative(step), schema)
+        result = self._exchange(step, sources, units, solve)
         return self._ref(step, result)
 
     def sidecar(
@@ -144,10 +177,14 @@ class BarrierContext:
         writes: tuple[str, ...],
         *,
         columns: Iterable[str] = (),
+        inputs: Iterable[StepRef] = (),
         removes: bool = False,
         ignore: Iterable[str] = (),
     ) -> Sidecar:
         """Bring rows to the part they belong to and write an aligned sidecar.
+
+        Without sources nothing is exchanged: the rule sees the part alone (and the `inputs` that it
+        closes over).
 
         `prepare` gives rows of `schema`, which has `row` (int32), plus `bucket` = the part's
         number. The rule gets the part's living rows (`doc_id`, `source`, `row` and `columns`) and
@@ -156,13 +193,14 @@ class BarrierContext:
         """
         wanted = ["doc_id", "source", "license", *columns]
         counted = [c for c in ("n_tokens", "n_chars") if self.corpus.has(c)]
-        base = fingerprint([self._base(step, ignore), [s.digest for s, _ in sources]])
+        read = [s.digest for s, _ in sources] + [r.digest for r in inputs]
+        base = fingerprint([self._base(step, ignore), read])
         units = {}
         for i in range(len(self.corpus)):
             part = self.corpus.part(i)
             seen = fingerprint([base, i, self.corpus.state(i, [*wanted, *counted])])
             units[i] = Unit(part.name, seen, part)
-        work = SidecarWork(rule, self.setting, self._relative(step), list(columns), schema)
+        work = SidecarWork(rule, self.setting, self.relative(step), list(columns), schema)
         result = self._exchange(step, sources, units, work)
         files = tuple(c.files[0] for c in result.commits)
         made = Sidecar(f"{self.setting.stage}/{step}".rstrip("/"), writes, removes, files)
@@ -233,7 +271,7 @@ class BarrierContext:
         data = streams[0].union(*streams[1:]) if len(streams) > 1 else streams[0]
         partitions = min(len(missing), max(1, 2 * self.workers))
         grouped = data.groupby(BUCKET, num_partitions=partitions).map_groups(
-            Solve(plan.run_dir, plan.folder, missing, work), batch_format="pyarrow"
+            solver(plan.run_dir, plan.folder, missing, work), batch_format="pyarrow"
         )
         yield from collect(grouped, plan.label)
 
@@ -250,6 +288,7 @@ class BarrierContext:
     def _count(self, step: str, result: StepResult) -> None:
         self.skipped += result.skipped
         self.units += len(result.commits)
+        self.step_commits[step] = result.commits
         self.step_stats[step] = summary.merge(c.stats.get("stats", {}) for c in result.commits)
 
     def _say(self, step: str, total: int, done: int) -> None:
@@ -260,10 +299,11 @@ class BarrierContext:
         fields = self.op.fingerprint_fields()
         for name in ignore:
             fields.pop(name, None)
-        return fingerprint([fields, step, self.setting.seed, self.setting.tokenizer])
+        return fingerprint([fields, step, self.setting.seed, self.setting.tokenizer_fingerprint])
 
     def _path(self, step: str) -> str:
         return paths.join(self.folder, step) if step else self.folder
 
-    def _relative(self, step: str) -> str:
+    def relative(self, step: str) -> str:
+        """A step's folder relative to the run folder."""
         return self._path(step)[len(self.setting.run_dir) :].strip("/")

@@ -28,6 +28,7 @@ class Setting:
     output: str
     formats: tuple[str, ...] = ()
     recipe_fingerprint: str = ""
+    tokenizer_fingerprint: str = ""
 
 
 class Op(BaseModel):

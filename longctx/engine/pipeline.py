@@ -24,6 +24,7 @@ from longctx.engine.units import Pool, Step, StepResult, Unit, run_units
 from longctx.errors import RunError
 from longctx.io import paths
 from longctx.recipe import Recipe
+from longctx.text.tokenize import load_tokenizer
 
 MEGABYTE = 1_000_000
 
@@ -93,6 +94,7 @@ def _setting(state: _State, stage: str) -> Setting:
         output=state.output,
         formats=tuple(body.output.format),
         recipe_fingerprint=state.recipe.fingerprint,
+        tokenizer_fingerprint=load_tokenizer(body.tokenizer.path).fingerprint,
     )
 
 
@@ -113,6 +115,7 @@ def _read(state: _State, listing: Listing) -> None:
     counted = summary.merge(c.stats for c in read.commits)
     _check_quarantine(state, ingest.STAGE, counted, counted["rows_in"])
     state.corpus = ingest.corpus_of(state.run_dir, read.commits)
+    state.rows = counted["rows_out"]
     context = _barrier(state, ingest.STAGE, ingest.CheckIds())
     total = _final(context)
     total = {**total, "rows_in": counted["rows_in"]}
@@ -145,7 +148,7 @@ def _map(state: _State, name: str, op: Map | Model) -> StepResult:
     setting, folder = _setting(state, name), _folder(state, name)
     corpus, columns = state.corpus, list(op.reads_columns())
     counted = [c for c in ("n_tokens", "n_chars") if corpus.has(c)]
-    base = fingerprint([op.fingerprint_fields(), setting.seed, setting.tokenizer])
+    base = fingerprint([op.fingerprint_fields(), setting.seed, setting.tokenizer_fingerprint])
     units = [
         Unit(
             corpus.part(i).name,
@@ -189,6 +192,7 @@ def _barrier(state: _State, name: str, op: Barrier) -> BarrierContext:
         op,
         _setting(state, name),
         _folder(state, name),
+        rows=state.rows,
         workers=state.workers,
         exchange_bytes=int(state.recipe.body.engine.exchange_mb * MEGABYTE),
         listener=state.reporter.unit,

@@ -187,22 +187,22 @@ class FilePrepare:
         return pa.concat_tables(tables)
 
 
-@dataclass(frozen=True)
-class Solve:
-    """Solve side of an exchange: all rows of one bucket, committed as one unit."""
+def solver(
+    run_dir: str, folder: str, units: dict[int, Unit], work: Work
+) -> Callable[[pa.Table], pa.Table]:
+    """Solve side of an exchange: all rows of one bucket, committed as one unit.
 
-    run_dir: str
-    folder: str
-    units: dict[int, Unit]
-    work: Work
+    A function, because Ray's map_groups takes the name of what it is given.
+    """
 
-    def __call__(self, table: pa.Table) -> pa.Table:
-        bucket = table.column(BUCKET)[0].as_py()
-        unit = self.units[bucket]
+    def solve(table: pa.Table) -> pa.Table:
+        unit = units[table.column(BUCKET)[0].as_py()]
         rows = table.drop_columns([BUCKET])
         filled = Unit(unit.name, unit.fingerprint, (unit.payload, rows))
-        done = execute(self.run_dir, self.folder, filled, self.work)
+        done = execute(run_dir, folder, filled, work)
         return pa.table({"commit": pa.array([done], pa.large_string())})
+
+    return solve
 
 
 @dataclass(frozen=True)

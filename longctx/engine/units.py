@@ -179,7 +179,7 @@ def run_units(
                 _Task(step.run_dir, step.folder, work),  # type: ignore[arg-type]
                 batch_size=None,
                 batch_format="pyarrow",
-                compute=ray.data.TaskPoolStrategy(size=workers),
+                compute=ray.data.TaskPoolStrategy(size=min(workers, len(rows))),
             )
         else:
             mapped = data.map_batches(

@@ -1,0 +1,107 @@
+"""k-means on the engine: a sample drawn by priority, trained in one place, assigned per part."""
+
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from longctx.engine.barrier import BarrierContext
+from longctx.engine.corpus import Part
+from longctx.engine.op import DROP_REASON, Barrier, Setting
+from longctx.engine.rows import as_binary, from_binary, vectors
+from longctx.engine.steps import StepRef
+
+_NO_VECTOR = 1e-6
+_POINTS = 256
+
+
+class ClusterKMeans(Barrier):
+    """Spherical k-means over the embeddings; `k` defaults to one cluster per `per_cluster` rows."""
+
+    op: Literal["cluster.kmeans"]
+    k: int | None = Field(None, ge=1)
+    per_cluster: int = Field(50, ge=1)
+    niter: int = Field(20, ge=1)
+    seed: int = Field(1234, ge=0)
+
+    summary: ClassVar[str] = "spherical k-means over the embeddings (FAISS)"
+    source: ClassVar[str] = "Lloyd 1982; FAISS 2401.08281"
+    cost: ClassVar[str] = "training on 256 vectors per cluster, then rows x k x dim multiply-adds"
+    reads: ClassVar[tuple[str, ...]] = ("embedding",)
+    writes: ClassVar[tuple[str, ...]] = ("cluster", "cluster_sim")
+
+    def run(self, context: BarrierContext) -> None:
+        k = min(self.k or max(1, round(context.rows / self.per_cluster)), context.rows)
+        centroids = train_centroids(context, k, self.niter, self.seed)
+        context.sidecar(
+            "",
+            [],
+            partial(assign_part, centroids, ("cluster", "cluster_sim")),
+            pa.schema([("row", pa.int32())]),
+            self.writes,
+            columns=["embedding"],
+            inputs=[centroids],
+        )
+
+
+def train_centroids(
+    context: BarrierContext, k: int, niter: int, seed: int, ignore: tuple[str, ...] = ()
+) -> StepRef:
+    """Steps `sample` and `centroids`: float32 (at most k, dim), unit rows, in one small file."""
+    sample = context.per_part(
+        "sample", partial(_sample, k, seed), ["doc_id", "embedding"], ignore=ignore
+    )
+    rule = partial(_train, sample, k, niter, seed)
+    return context.single("centroids", rule, [sample], ignore=ignore)
+
+
+def _sample(k: int, seed: int, part: Part, setting: Setting) -> pa.Table:
+    """The rows of smallest priority: the global sample is among them, whatever the parts are."""
+    from longctx.cluster.kmeans import training_sample
+    from longctx.ids import doc_keys, priorities
+
+    table = part.table(["doc_id", "embedding"])
+    matrix = vectors(table.column("embedding"))
+    keys = doc_keys(table.column("doc_id").to_pylist())
+    usable = np.flatnonzero(np.linalg.norm(matrix, axis=1) > _NO_VECTOR)
+    chosen = usable[training_sample(keys[usable], seed, k, _POINTS)]
+    return pa.table(
+        {"priority": priorities(keys[chosen], seed), "vector": as_binary(matrix[chosen])}
+    )
+
+
+def _train(sample: StepRef, k: int, niter: int, seed: int, setting: Setting) -> dict[str, Any]:
+    from longctx.cluster.kmeans import train
+
+    table = sample.read().sort_by("priority").slice(0, k * _POINTS)
+    matrix = from_binary(table.column("vector"), np.float32)
+    centroids = train(matrix, min(k, len(matrix)), niter, seed) if len(matrix) else matrix
+    return {"centroids.parquet": pa.table({"vector": as_binary(centroids)})}
+
+
+def assign_part(
+    centroids: StepRef,
+    names: tuple[str, str],
+    base: pa.Table,
+    brought: pa.Table,
+    setting: Setting,
+) -> pa.Table:
+    """Cluster (int32, null without a vector) and similarity to its centroid for a part's rows."""
+    from longctx.cluster.kmeans import assign
+
+    matrix = vectors(base.column("embedding"))
+    centers = from_binary(centroids.read().column("vector"), np.float32)
+    missing = np.linalg.norm(matrix, axis=1) <= _NO_VECTOR
+    cluster = np.zeros(len(matrix), dtype=np.int32)
+    similarity = np.zeros(len(matrix), dtype=np.float32)
+    if len(centers) and len(matrix):
+        cluster, similarity = assign(matrix, centers)
+    return pa.table(
+        {
+            names[0]: pa.array(cluster, pa.int32(), mask=missing),
+            names[1]: pa.array(similarity, pa.float32(), mask=missing),
+            DROP_REASON: pa.nulls(len(matrix), pa.string()),
+        }
+    )

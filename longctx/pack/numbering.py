@@ -1,0 +1,35 @@
+"""The number under which each planned window is written.
+
+Windows are shuffled as whole windows: related documents sit in adjacent windows, and a sequential
+reader would get correlated batches.
+"""
+
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+
+from longctx.pack.frame import I64, Placement
+from longctx.pack.similarity import window_borders
+from longctx.pack.windows import shuffle_key, window_id
+
+
+def window_numbers(placement: Placement, doc_ids: pa.ChunkedArray, seed: int | None) -> I64:
+    """Output number of the window of each row of a placement, int64[rows].
+
+    With a seed by (`shuffle_key`, window_id), without one in the order of packing. `doc_ids` are in
+    the placement's numbering.
+    """
+    borders = window_borders(placement.window)
+    windows = len(borders) - 1
+    if seed is None:
+        number = np.arange(windows)
+    else:
+        names = doc_ids.take(pa.array(placement.document)).to_pylist()
+        sizes = (placement.end - placement.start).tolist()
+        rows = list(zip(names, placement.start.tolist(), sizes, strict=True))
+        ids = [window_id(rows[first:stop]) for first, stop in pairwise(borders.tolist())]
+        order = np.lexsort((np.asarray(ids, dtype=str), shuffle_key(ids, seed)))
+        number = np.empty(windows, dtype=np.int64)
+        number[order] = np.arange(windows)
+    return np.repeat(number, np.diff(borders)).astype(np.int64)

@@ -1,0 +1,186 @@
+"""Windows as files: one shard assembled, checked, audited and written in every format.
+
+The output folder is claimed by a marker before anything is written, so that a run never mixes its
+files with somebody else's, and a later run of the same recipe may replace its own.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from longctx import __version__
+from longctx.engine.commit import Commit
+from longctx.engine.op import Setting
+from longctx.errors import RunError
+from longctx.io import mds, paths
+from longctx.io.parquet_windows import check_ids, parquet_bytes
+from longctx.pack import audit
+from longctx.pack.frame import Placement
+from longctx.pack.similarity import similarity
+from longctx.pack.windows import FramedDocuments, assemble
+from longctx.schema import SCHEMA_VERSION
+
+MARKER = "_longctx.json"
+MANIFEST = "manifest.json"
+_OURS = re.compile(
+    r"part-\d{5,}\.parquet|mds/(index\.json|p\d{5,}/shard\.\d{5,}\.mds)|manifest\.json"
+)
+
+
+def claim(setting: Setting) -> None:
+    """Mark the output folder as this run's. Raises RunError if it holds anything else."""
+    marker = paths.join(setting.output, MARKER)
+    owner = {"run_dir": setting.run_dir}
+    found = paths.read_if_exists(marker)
+    if found is not None:
+        other = json.loads(found).get("run_dir")
+        if other != setting.run_dir:
+            raise RunError(
+                f"the output folder belongs to the run {other}",
+                where=setting.output,
+                remedy="choose another output.path, or remove the folder",
+            )
+        paths.remove(paths.join(setting.output, MANIFEST))
+        return
+    present = [
+        n for n in paths.list_files(setting.output, recursive=True) if paths.TEMPORARY not in n
+    ]
+    if present:
+        raise RunError(
+            f"the output folder is not empty ({present[0]} and {len(present) - 1} more)",
+            where=setting.output,
+            remedy="choose another output.path",
+        )
+    paths.write_atomic(marker, json.dumps(owner).encode())
+
+
+@dataclass(frozen=True)
+class Fill:
+    """Work of the exchange's solve side: all spans of one shard, written as windows."""
+
+    setting: Setting
+    length: int
+    folder: str
+    schema: pa.Schema
+
+    def __call__(self, payload: tuple[str, pa.Table | None], sink: Any) -> dict[str, Any]:
+        name, rows = payload
+        number = name.rpartition("-")[2]
+        if rows is None or rows.num_rows == 0:
+            return {"stats": {}, "mds": []}
+        rows = rows.sort_by([("window", "ascending"), ("seq", "ascending")]).combine_chunks()
+        placement, documents = _documents(rows)
+        matrix = _vectors(rows)
+        similar = similarity(placement, matrix) if matrix is not None else None
+        table = assemble(placement, documents, length=self.length, similarities=similar)
+        self._check(table)
+        output = self.setting.output
+        sink.write(f"{output}/part-{number}.parquet", parquet_bytes(table), table.num_rows)
+        entries = self._mds(table, number, sink) if "mds" in self.setting.formats else []
+        return {
+            "stats": audit.partial(table, length=self.length, similarity=similar),
+            "mds": entries,
+        }
+
+    def _check(self, table: pa.Table) -> None:
+        from longctx.text.tokenize import load_tokenizer
+
+        check_ids(table, load_tokenizer(self.setting.tokenizer).vocab_size)
+
+    def _mds(self, table: pa.Table, number: str, sink: Any) -> list[dict[str, Any]]:
+        samples = (mds.encode_sample(row) for row in mds.mds_rows(table))
+        entries = []
+        for i, shard in enumerate(mds.cut_shards(samples)):
+            data = mds.shard_bytes(shard)
+            below = f"p{number}/{mds.shard_name(i)}"
+            sink.write(f"{self.setting.output}/mds/{below}", data, len(shard))
+            entries.append(mds.index_entry(below, len(data), len(shard)))
+        return entries
+
+
+def _documents(rows: pa.Table) -> tuple[Placement, FramedDocuments]:
+    """Every span as a document of its own, of which only the span is at hand."""
+    start, end = rows.column("start").to_numpy(), rows.column("end").to_numpy()
+    spans = rows.column("tokens").to_pylist()
+    sizes = np.array([len(s) // 4 for s in spans], dtype=np.int64)
+    placement = Placement(
+        rows.column("window").to_numpy(), np.arange(len(spans), dtype=np.int64), start, end
+    )
+    text = {n: rows.column(n).combine_chunks() for n in ("doc_id", "source", "license", "tour_id")}
+    documents = FramedDocuments(
+        text["doc_id"],
+        text["source"],
+        text["license"],
+        np.frombuffer(b"".join(spans), dtype=np.int32),
+        np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        tour_id=text["tour_id"],
+        base=start,
+        length=rows.column("length").to_numpy(),
+    )
+    return placement, documents
+
+
+def _vectors(rows: pa.Table) -> Any:
+    column = rows.column("vector")
+    if column.null_count:
+        return None
+    values = column.to_pylist()
+    return np.frombuffer(b"".join(values), dtype=np.float32).reshape(len(values), -1)
+
+
+def publish(
+    setting: Setting, length: int, commits: Iterable[Commit], plan: dict[str, Any]
+) -> dict[str, Any]:
+    """Write the MDS index and `manifest.json`, remove shards of an earlier plan; the audit."""
+    commits = list(commits)
+    sums = audit.merge([plan_sums(plan), *(c.stats["stats"] for c in commits)])
+    audit.assert_conserved(sums)
+    prefix = setting.output.rstrip("/") + "/"
+    files = {f.name.removeprefix(prefix): f for c in commits for f in c.files}
+    if "mds" in setting.formats:
+        entries = [e for c in commits for e in c.stats["mds"]]
+        paths.write_atomic(
+            paths.join(setting.output, "mds", "index.json"), mds.merge_index(entries)
+        )
+    _remove_stale(setting.output, set(files))
+    figures = audit.finish(sums)
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "longctx": __version__,
+        "recipe_fingerprint": setting.recipe_fingerprint,
+        "seed": setting.seed,
+        "tokenizer": setting.tokenizer,
+        "tokenizer_fingerprint": setting.tokenizer_fingerprint,
+        "length": length,
+        "windows": figures.get("windows", 0),
+        "tokens": figures.get("tokens", 0),
+        "audit": figures,
+        "files": [
+            {"name": n, "bytes": f.size, "rows": f.rows, "blake2b_128": f.checksum}
+            for n, f in sorted(files.items())
+        ],
+    }
+    data = json.dumps(manifest, indent=1, sort_keys=True).encode()
+    paths.write_atomic(paths.join(setting.output, MANIFEST), data)
+    return figures
+
+
+_PLAN_SUMS = ("documents", "segments", "split_docs", "split_short", "span_tokens")
+
+
+def plan_sums(plan: dict[str, Any]) -> dict[str, Any]:
+    """The sums of a plan's counters that the audit adds up."""
+    counts = ("tokens_", "dropped_", "separators_", "documents_", "empty_")
+    return {k: v for k, v in plan.items() if k in _PLAN_SUMS or k.startswith(counts)}
+
+
+def _remove_stale(output: str, current: set[str]) -> None:
+    keep = current | {"mds/index.json", MANIFEST}
+    for name in paths.list_files(output, recursive=True):
+        if name not in keep and (_OURS.fullmatch(name) or paths.TEMPORARY in name):
+            paths.remove(paths.join(output, name))
