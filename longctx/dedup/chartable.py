@@ -47,15 +47,12 @@ def char_table(profile: Profile) -> Table:
     """Table of a profile, int32 of shape (0x110000,), read-only. Built once per process."""
     entry = {"text": _text_entries, "code": _code_entries}[profile]
     table = entry()
+    image = table & CODE_MASK
+    letter = (table >> KIND_SHIFT) & KIND_MASK == LETTER
     for low, high in UNSPACED_RANGES:
-        part = table[low : high + 1]
-        part[_kinds(part) == LETTER] |= SINGLE << KIND_SHIFT
+        table[letter & (low <= image) & (image <= high)] |= SINGLE << KIND_SHIFT
     table.flags.writeable = False
     return table
-
-
-def _kinds(entries: Table) -> Table:
-    return (entries >> KIND_SHIFT) & KIND_MASK
 
 
 def _code_entries() -> Table:

@@ -66,7 +66,7 @@ def choose_exact(
     quality = np.full(n, -np.inf)
     if qualities is not None:
         quality[:] = [-np.inf if q is None else q for q in qualities]
-    by_id = np.argsort(np.asarray(doc_ids, dtype=object), kind="stable")
+    by_id = np.argsort(np.asarray(list(doc_ids), dtype=object), kind="stable")
     id_rank = np.empty(n, dtype=np.int64)
     id_rank[by_id] = np.arange(n)
     order = np.lexsort((id_rank, -quality, group))
@@ -79,7 +79,7 @@ def choose_exact(
 
 
 def _group_numbers(keys: Sequence[str], scopes: Sequence[str] | None) -> I64:
-    _, group = np.unique(np.asarray(keys, dtype=np.str_), return_inverse=True)
+    _, group = np.unique(np.asarray(list(keys), dtype=np.str_), return_inverse=True)
     if scopes is None:
         return group.astype(np.int64)
     _, scope = np.unique(np.asarray(scopes, dtype=np.str_), return_inverse=True)

@@ -52,7 +52,7 @@ def signature(shingle_set: U64, num_perm: int, seed: int = 1) -> U32:
     caller stores null. Slices of 65 536 shingles bound the memory.
     """
     a, b = permutations(num_perm, seed)
-    h = _murmur(np.asarray(shingle_set, dtype=np.uint64).astype(np.uint32))
+    h = base_hashes(shingle_set)
     lowest = np.full(num_perm, EMPTY, dtype=np.uint32)
     for start in range(0, h.size, 65_536):
         values = h[start : start + 65_536, None] * a + b
@@ -60,7 +60,9 @@ def signature(shingle_set: U64, num_perm: int, seed: int = 1) -> U32:
     return lowest
 
 
-def _murmur(x: U32) -> U32:
+def base_hashes(shingle_set: U64) -> U32:
+    """What the permutations see of each shingle: MurmurHash3's finaliser of its low 32 bits."""
+    x = np.asarray(shingle_set, dtype=np.uint64).astype(np.uint32)
     x = (x ^ (x >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     x = (x ^ (x >> np.uint32(13))) * np.uint32(0xC2B2AE35)
     return x ^ (x >> np.uint32(16))
