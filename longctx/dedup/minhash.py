@@ -25,8 +25,13 @@ from numba import njit
 from longctx.dedup.blake2b import hash_rows
 from longctx.dedup.chartable import Table, char_table
 from longctx.dedup.kernel import EMPTY, SLICE, sign_all, token_cache
-from longctx.dedup.shingles import normalised_table, token_buffer, utf8_of
-from longctx.text.normalise import Profile, norm_dedup
+from longctx.dedup.shingles import (
+    normalise_by_reference,
+    normalised_table,
+    token_buffer,
+    utf8_of,
+)
+from longctx.text.normalise import Profile
 
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
@@ -90,9 +95,8 @@ def signatures(
     signs, n_shingles = _sign(array, char_table(profile), ngram, perms)
     unsafe = np.flatnonzero(n_shingles < 0)
     if unsafe.size:
-        normalised = [
-            norm_dedup(text, profile) for text in array.take(pa.array(unsafe)).to_pylist()
-        ]
+        exceptions = array.take(pa.array(unsafe)).to_pylist()
+        normalised = [normalise_by_reference(text, profile) for text in exceptions]
         again = pa.array(normalised, pa.large_string())
         signs[unsafe], n_shingles[unsafe] = _sign(again, normalised_table(), ngram, perms)
     return signs, n_shingles

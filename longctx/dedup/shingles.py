@@ -9,6 +9,8 @@ shorter than n tokens is one shingle over all of them; one without tokens has no
 30 MB/s; `token_hashes` and `shingle_values` are its halves for callers that need positions.
 """
 
+import re
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -21,6 +23,9 @@ from longctx.text.normalise import Profile, norm_dedup
 U8 = npt.NDArray[np.uint8]
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
+
+PIECE = 1 << 20  # characters
+_WHITE_SPACE = re.compile(r"\s")
 
 
 def shingles(tokens: list[str], n: int) -> U64:
@@ -56,9 +61,25 @@ def token_hashes(text: str, profile: Profile = "text") -> U64:
     """H64 of every token of `dedup_tokens(text, profile)` in order, by the compiled scanner."""
     hashes = _scan_text(text, char_table(profile))
     if hashes is None:
-        hashes = _scan_text(norm_dedup(text, profile), normalised_table())
+        hashes = _scan_text(normalise_by_reference(text, profile), normalised_table())
     assert hashes is not None, "the table for normalised text has no unsafe character"
     return hashes
+
+
+def normalise_by_reference(text: str, profile: Profile, piece: int = PIECE) -> str:
+    """`norm_dedup(text, profile)` for the kernel's exceptions, with the memory of one piece.
+
+    Pieces of at least `piece` characters end at white space, across which nothing composes, no
+    number runs and no sigma looks.
+    """
+    pieces = []
+    start = 0
+    while start < len(text):
+        gap = _WHITE_SPACE.search(text, start + piece)
+        stop = gap.end() if gap else len(text)
+        pieces.append(norm_dedup(text[start:stop], profile))
+        start = stop
+    return " ".join(filter(None, pieces))
 
 
 def normalised_table() -> Table:

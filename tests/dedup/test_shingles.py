@@ -13,6 +13,7 @@ from longctx.dedup import kernel
 from longctx.dedup.blake2b import hash_rows
 from longctx.dedup.chartable import ABSORBED, ABSORBS, UNSAFE, char_table
 from longctx.dedup.shingles import (
+    normalise_by_reference,
     shingle_values,
     shingles,
     text_shingles,
@@ -20,7 +21,7 @@ from longctx.dedup.shingles import (
     utf8_of,
 )
 from longctx.ids import h64, mix64
-from longctx.text.normalise import dedup_tokens
+from longctx.text.normalise import dedup_tokens, norm_dedup
 
 # Characters that meet each rule of the scanner: numbers, marks, jamo, sigma, two-part vowels,
 # musical signs that decompose, unspaced scripts, every width of UTF-8.
@@ -82,6 +83,12 @@ def _is_worth_a_test(char: str) -> bool:
     if any(low <= char <= high for low, high in alike):
         return False
     return unicodedata.category(char) not in ("Cn", "Co", "Cs")
+
+
+@given(texts, st.integers(0, 5))
+@settings(max_examples=500, deadline=None)
+def test_the_reference_in_pieces_equals_the_reference(text: str, piece: int):
+    assert normalise_by_reference(text, "text", piece) == norm_dedup(text)
 
 
 def test_every_character_alone_and_between_letters():
