@@ -51,6 +51,13 @@ def test_figures_of_concat_on_the_example():
     assert "context_coherence" not in found
 
 
+def test_a_document_of_exactly_a_window_is_short():
+    lengths = np.array([5, 10, 11])
+    plan = pack_concat(lengths, one_tour(3), 10)
+    sums = placement_partial(plan.placement, lengths, 10)
+    assert (sums["split_docs"], sums["split_short"]) == (2, 1)
+
+
 def test_context_coherence_of_the_specification():
     lengths = [6, 3, 1, 10, 5, 5]
     zero = np.zeros(6, np.int64)
