@@ -13,8 +13,8 @@ counts as written with spaces and without a list.
 
 `code` (code and LaTeX) also raises the bounds of repeated lines and n-grams (ours): with Gopher's,
 every second window of Django and nearly every one of the Stacks project fails, because brackets are
-words here and code repeats itself. The raised bounds pass 99 % of both and still catch a window
-that is one line or block over and over.
+words here and code repeats itself. The raised bounds pass 96 % of the windows of both and still
+catch a window that is one line or block over and over.
 """
 
 from collections.abc import Mapping, Sequence

@@ -102,7 +102,7 @@ def test_unknown_tokens_carry_no_weight(static):
     assert cover.tolist() == [1, 0.5]
 
 
-def test_bf16_weights_stay_close_to_fp32(static):
+def test_bf16_weights_stay_close_to_fp32():
     full, _ = load_encoder("minilm", max_chunks=2).encode(TEXTS)
     half, _ = load_encoder("minilm", dtype="bfloat16", max_chunks=2).encode(TEXTS)
     assert half.dtype == np.float32

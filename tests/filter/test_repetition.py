@@ -58,7 +58,7 @@ def test_words_joined_without_spaces_are_equal_however_they_were_cut():
     assert dup_by_strings(words(text), 6) > 0
 
 
-def test_collisions_of_every_hash_change_nothing(monkeypatch):
+def test_collisions_of_every_hash_change_nothing():
     text = "to be or not to be that is the question " * 7 + "whether tis nobler in the mind"
     found = Words.of(text)
     n_words = len(found)

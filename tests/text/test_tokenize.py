@@ -161,7 +161,7 @@ def test_json_batches_are_bounded_and_ordered(json_folder, monkeypatch):
     assert parts[-1].shape == (0,)
 
 
-def test_missing_or_broken_tokenizers_say_what_to_do(tmp_path, monkeypatch):
+def test_missing_or_broken_tokenizers_say_what_to_do(tmp_path):
     with pytest.raises(RunError, match="no tokenizer at"):
         load_tokenizer(str(tmp_path / "absent"))
     (tmp_path / "tokenizer.json").write_text("{}")
