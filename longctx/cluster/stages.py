@@ -30,6 +30,7 @@ class ClusterKMeans(Barrier):
     source: ClassVar[str] = "Lloyd 1982; FAISS 2401.08281"
     cost: ClassVar[str] = "training on 256 vectors per cluster, then rows x k x dim multiply-adds"
     reads: ClassVar[tuple[str, ...]] = ("embedding",)
+    rate_mb_s: ClassVar[float] = 100.0
     writes: ClassVar[tuple[str, ...]] = ("cluster", "cluster_sim")
 
     def run(self, context: BarrierContext) -> None:

@@ -78,6 +78,8 @@ class DedupMinHash(Barrier):
     cost: ClassVar[str] = (
         "signatures 30+ MB/s per core; exchange of bands x (16 + 4 x num_perm) bytes"
     )
+    rate_mb_s: ClassVar[float] = 40.0
+    exchange_bytes_per_row: ClassVar[int] = 7500
     writes: ClassVar[tuple[str, ...]] = (
         "dup_cluster_id",
         "dup_cluster_size",

@@ -57,6 +57,8 @@ class DedupSemantic(Barrier):
     source: ClassVar[str] = "SemDeDup 2303.09540"
     cost: ClassVar[str] = "rows^2 / k x dim multiply-adds; exchange of the vectors"
     reads: ClassVar[tuple[str, ...]] = ("embedding",)
+    rate_mb_s: ClassVar[float] = 40.0
+    exchange_bytes_per_row: ClassVar[int] = 1700
     writes: ClassVar[tuple[str, ...]] = (
         "sd_cluster",
         "sd_rank",

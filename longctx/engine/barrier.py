@@ -36,6 +36,7 @@ from longctx.engine.steps import (
 )
 from longctx.engine.units import (
     Listener,
+    PendingWorkError,
     Step,
     StepResult,
     Unit,
@@ -66,11 +67,14 @@ class BarrierContext:
         exchange_bytes: int,
         listener: Listener | None = None,
         announce: Callable[[str, int], None] | None = None,
+        dry: bool = False,
     ) -> None:
         self.corpus, self.op, self.setting = corpus, op, setting
         self.folder, self.rows, self.workers = folder, rows, workers
         self._exchange_bytes, self._listener = exchange_bytes, listener
         self._announce = announce
+        # A dry context only looks: it raises PendingWorkError at the first step with work left.
+        self.dry = dry
         self.skipped = self.units = 0
         self.final: StepResult | None = None
         # Set by barriers that end in windows instead of a sidecar.
@@ -223,6 +227,8 @@ class BarrierContext:
         work: Work,
     ) -> StepResult:
         plan = Step(self.setting.run_dir, self._path(step), list(units.values()))
+        if self.dry:
+            self._look(step, plan)
         valid, todo = pending(plan)
         names = {u.name for u in todo}
         missing = {b: u for b, u in units.items() if u.name in names}
@@ -277,10 +283,17 @@ class BarrierContext:
 
     def _run(self, step: str, units: list[Unit], work: Work) -> StepRef:
         plan = Step(self.setting.run_dir, self._path(step), units)
+        if self.dry:
+            self._look(step, plan)
         self._say(step, len(units), 0)
         result = run_units(plan, work, workers=self.workers, listener=self._listener)
         self._count(step, result)
         return self._ref(step, result)
+
+    def _look(self, step: str, plan: Step) -> None:
+        _, todo = pending(plan)
+        if todo:
+            raise PendingWorkError(step, len(todo), len(plan.units))
 
     def _ref(self, step: str, result: StepResult) -> StepRef:
         return StepRef(self.setting.run_dir, tuple((c.unit, c.files) for c in result.commits))

@@ -135,9 +135,14 @@ def read_documents(
     listing: Listing, run_dir: str, part_bytes: int, workers: int, listener: Listener | None
 ) -> StepResult:
     """Read all groups into `documents/`; skips groups whose files did not change."""
-    units = [_unit(g, part_bytes) for g in listing.groups]
-    step = Step(run_dir, paths.join(run_dir, "stages", STAGE, "groups"), units)
+    step = group_step(listing, run_dir, part_bytes)
     return run_units(step, _ReadWork(part_bytes), workers=workers, listener=listener)
+
+
+def group_step(listing: Listing, run_dir: str, part_bytes: int) -> Step:
+    """The step that reads: one unit for each group of files."""
+    units = [_unit(g, part_bytes) for g in listing.groups]
+    return Step(run_dir, paths.join(run_dir, "stages", STAGE, "groups"), units)
 
 
 def _unit(group: Group, part_bytes: int) -> Unit:

@@ -46,6 +46,7 @@ class StageRecord:
     quarantined: int
     summary: dict[str, Any] = field(default_factory=dict)
     steps: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def check(self, before: int | None) -> None:
         """Raise RunError unless every row that came in is accounted for."""

@@ -12,15 +12,16 @@ from typing import Any
 
 from longctx.engine import cluster, ingest, manifest, summary
 from longctx.engine.barrier import BarrierContext
-from longctx.engine.commit import fingerprint
-from longctx.engine.corpus import Corpus, Sidecar
+from longctx.engine.corpus import Corpus
 from longctx.engine.inputs import Listing, list_inputs
 from longctx.engine.lock import RunLock
 from longctx.engine.manifest import RunRecord, StageRecord
+from longctx.engine.mapstage import counted_columns, map_step, sidecar_of
 from longctx.engine.mapwork import MapWork
 from longctx.engine.op import Barrier, Map, Model, Op, Setting
 from longctx.engine.progress import Reporter, Silent
-from longctx.engine.units import Pool, Step, StepResult, Unit, run_units
+from longctx.engine.settings import setting_for, stage_folder
+from longctx.engine.units import Pool, StepResult, run_units
 from longctx.errors import RunError
 from longctx.io import paths
 from longctx.recipe import Recipe
@@ -40,6 +41,7 @@ class _State:
     reporter: Reporter
     workers: int
     corpus: Corpus
+    tokenizer_fingerprint: str
     rows: int = 0
 
 
@@ -51,6 +53,7 @@ def execute(
     run_dir = paths.absolute(recipe.body.run_dir)
     output = paths.absolute(recipe.body.output.path or paths.join(run_dir, "output"))
     listing = list_inputs(recipe.body.input, int(recipe.body.engine.part_mb * MEGABYTE))
+    tokenizer = load_tokenizer(recipe.body.tokenizer.path).fingerprint
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     clock = time.perf_counter()
     with RunLock(run_dir):
@@ -60,7 +63,9 @@ def execute(
         try:
             cpus = cluster.connect(num_cpus)
             workers = min(cpus, recipe.body.engine.workers or cpus)
-            state = _State(recipe, run_dir, output, record, reporter, workers, Corpus(run_dir, ()))
+            state = _State(
+                recipe, run_dir, output, record, reporter, workers, Corpus(run_dir, ()), tokenizer
+            )
             _read(state, listing)
             for name, op in zip(recipe.stage_names(), recipe.ops, strict=True):
                 _stage(state, name, op)
@@ -85,21 +90,9 @@ def _save_last(record: RunRecord) -> None:
 
 
 def _setting(state: _State, stage: str) -> Setting:
-    body = state.recipe.body
-    return Setting(
-        seed=body.seed,
-        tokenizer=body.tokenizer.path,
-        stage=stage,
-        run_dir=state.run_dir,
-        output=state.output,
-        formats=tuple(body.output.format),
-        recipe_fingerprint=state.recipe.fingerprint,
-        tokenizer_fingerprint=load_tokenizer(body.tokenizer.path).fingerprint,
+    return setting_for(
+        state.recipe, stage, state.run_dir, state.output, state.tokenizer_fingerprint
     )
-
-
-def _folder(state: _State, stage: str) -> str:
-    return paths.join(state.run_dir, "stages", stage)
 
 
 def _read(state: _State, listing: Listing) -> None:
@@ -140,37 +133,25 @@ def _stage(state: _State, name: str, op: Op) -> None:
         total = summary.merge(c.stats for c in result.commits)
         units, skipped, steps = len(result.commits), result.skipped, {}
     record = _record(state, name, op.op, op.kind, total, clock)
-    more = {"units": units, "skipped": skipped, "steps": steps}
+    settings = op.model_dump(mode="json")
+    more = {"units": units, "skipped": skipped, "steps": steps, "settings": settings}
     _finish(state, StageRecord(**{**vars(record), **more}), total)
 
 
 def _map(state: _State, name: str, op: Map | Model) -> StepResult:
-    setting, folder = _setting(state, name), _folder(state, name)
-    corpus, columns = state.corpus, list(op.reads_columns())
-    counted = [c for c in ("n_tokens", "n_chars") if corpus.has(c)]
-    base = fingerprint([op.fingerprint_fields(), setting.seed, setting.tokenizer_fingerprint])
-    units = [
-        Unit(
-            corpus.part(i).name,
-            fingerprint([base, corpus.state(i, [*columns, *counted, "source", "license"])]),
-            corpus.part(i),
-        )
-        for i in range(len(corpus))
-    ]
-    step = Step(state.run_dir, folder, units)
+    setting, folder = _setting(state, name), stage_folder(state.run_dir, name)
+    step = map_step(state.corpus, op, setting, folder)
     relative = folder[len(state.run_dir) :].strip("/")
     batch_bytes = int(state.recipe.body.engine.batch_mb * MEGABYTE)
+    columns, counted = list(op.reads_columns()), counted_columns(state.corpus)
     work = MapWork(op, setting, columns, counted, batch_bytes, relative)
-    state.reporter.step("", len(units))
+    state.reporter.step("", len(step.units))
     pool = None
     if isinstance(op, Model):
         op.prepare(setting)
         pool = _pool(op, state.workers)
     result = run_units(step, work, workers=state.workers, pool=pool, listener=state.reporter.unit)
-    quarantined = any(c.stats["quarantined"] for c in result.commits)
-    files = tuple(c.files[0] for c in result.commits)
-    sidecar = Sidecar(name, op.writes, op.removes or quarantined, files)
-    state.corpus = corpus.with_sidecar(sidecar)
+    state.corpus = state.corpus.with_sidecar(sidecar_of(name, op, result))
     return result
 
 
@@ -191,7 +172,7 @@ def _barrier(state: _State, name: str, op: Barrier) -> BarrierContext:
         state.corpus,
         op,
         _setting(state, name),
-        _folder(state, name),
+        stage_folder(state.run_dir, name),
         rows=state.rows,
         workers=state.workers,
         exchange_bytes=int(state.recipe.body.engine.exchange_mb * MEGABYTE),

@@ -80,6 +80,7 @@ class ScoreHeuristics(Map):
     source: ClassVar[str] = "Gopher 2112.11446, C4 1910.10683, FineWeb 2406.17557"
     cost: ClassVar[str] = "about 3 MB/s per core with windows; tokens kept at 4 bytes each"
     reads: ClassVar[tuple[str, ...]] = ("text",)
+    rate_mb_s: ClassVar[float] = 3.0
     writes: ClassVar[tuple[str, ...]] = (*_SCORES.names, "tokens", "n_tokens")
 
     def batch(self, table: pa.Table, setting: Setting) -> pa.Table:
@@ -155,7 +156,7 @@ class Decide(Map):
         return self
 
     def _profile_names(self) -> set[str]:
-        return {self.profile, *self.profiles.values()} - {"none"}
+        return {str(p) for p in (self.profile, *self.profiles.values()) if p != "none"}
 
     def reads_columns(self) -> tuple[str, ...]:
         columns = {c for rules in (self.rules, *self.per_source.values()) for c in rules}

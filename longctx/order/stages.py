@@ -59,6 +59,8 @@ class SemanticOrder(Barrier):
     dup_action: Literal["drop", "keep"] = "drop"
 
     reads: ClassVar[tuple[str, ...]] = ("embedding", "n_tokens")
+    rate_mb_s: ClassVar[float] = 20.0
+    exchange_bytes_per_row: ClassVar[int] = 120
     writes: ClassVar[tuple[str, ...]] = (*_PLACED.names[1:], DROP_REASON)
     removes: ClassVar[bool] = True
 

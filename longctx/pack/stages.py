@@ -68,13 +68,16 @@ class Pack(Barrier):
     summary: ClassVar[str] = "pack tours into windows of at most `length` tokens and write them"
     source: ClassVar[str] = "concat: ICP 2310.10638 and others; window: longctx"
     cost: ClassVar[str] = "tokens move once; plan about 60 bytes a document in one process"
+    rate_mb_s: ClassVar[float] = 20.0
+    exchange_bytes_per_row: ClassVar[int] = 9000
     writes: ClassVar[tuple[str, ...]] = ()
 
     def reads_columns(self) -> tuple[str, ...]:
         return ("tour_id", "rank")
 
     def run(self, context: BarrierContext) -> None:
-        claim(context.setting)
+        if not context.dry:
+            claim(context.setting)
         if not context.corpus.has("tokens"):
             context.sidecar(
                 "tokens",
@@ -104,6 +107,8 @@ class Pack(Barrier):
             buckets=max(1, stats["shards"]),
             work=Fill(context.setting, self.length, folder, _SPANS),
         )
+        if context.dry:
+            return
         commits = context.step_commits["windows"]
         audit = publish(context.setting, self.length, commits, stats)
         context.step_stats["audit"] = audit

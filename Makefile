@@ -1,0 +1,47 @@
+# `make help` lists the targets. Everything installs into .venv; nothing outside it is changed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+RECIPE := jobs/recipes/demo.yaml
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo lint test test-all bench bench-minhash bench-order clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(STAMP)  ## create .venv with the longctx command (idempotent)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "longctx needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m longctx.warm
+	@touch $@
+
+demo: setup  ## run the main job on the text of this machine's own packages
+	@test -d $(DEMO)/corpus || $(BIN)/longctx sample-corpus $(DEMO)/corpus
+	$(BIN)/longctx run $(RECIPE)
+
+lint: setup  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint  ## lint, types and all tests
+	$(BIN)/pytest
+
+test-all: test  ## what `test` runs; slow suites join here when they no longer fit CI
+
+bench: bench-minhash bench-order  ## all benchmarks
+
+bench-minhash: setup  ## signatures: MB/s per core, against datasketch
+	$(BIN)/python -m jobs.bench.minhash --write
+
+bench-order: setup  ## orders: adjacency, coherence, seconds, against the bound
+	$(BIN)/python -m jobs.bench.order --write
+
+clean:  ## remove the demo and all caches
+	rm -rf $(DEMO) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,245 @@
+"""The `longctx` command.
+
+Exit codes: 0 done, 1 the run failed, 2 the recipe or the arguments are wrong. Heavy imports happen
+inside the commands, so that help and validation answer at once.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from longctx import __version__
+from longctx.errors import LongctxError, RecipeError
+from longctx.registry import did_you_mean
+
+_EPILOG = """examples:
+  longctx sample-corpus corpus/            real text of this machine, to try things on
+  longctx plan recipe.yaml                 what a run would read, do and skip
+  longctx run recipe.yaml --set stages.2.threshold=0.8
+  longctx inspect runs/demo/output         the windows; add --window ID to read one
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Argument errors in the form of all others: message, remedy, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        if "invalid choice" in message:
+            name = message.split("'")[1]
+            known = ", ".join(COMMANDS)
+            message = f"there is no command '{name}'{did_you_mean(name, COMMANDS)}; known: {known}"
+        raise RecipeError(message, remedy=f"`{self.prog} --help` shows the arguments")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    try:
+        arguments = _parser().parse_args(argv)
+        command: Callable[[argparse.Namespace], int] = arguments.command
+        return command(arguments)
+    except LongctxError as error:
+        _print_error(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\nstopped; finished parts are kept, run again to go on", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) went away; Python must not complain at exit.
+        sys.stderr.close()
+        return 0
+
+
+def _print_error(error: LongctxError) -> None:
+    kind = "the recipe or the arguments are wrong" if error.exit_code == 2 else "the run failed"
+    text = str(error).replace("\n", "\n  ").replace("\n    remedy:", "\n  remedy:")
+    print(f"longctx: {kind}\n  {text}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="longctx",
+        description="Turns raw corpora into packed long-context training data.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"longctx {__version__}")
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, parser_class=_Parser
+    )
+    for name, (help_text, function, add_arguments) in COMMANDS.items():
+        sub = commands.add_parser(name, help=help_text, description=f"{help_text}.")
+        add_arguments(sub)
+        sub.set_defaults(command=function)
+    return parser
+
+
+def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", help="recipe file (YAML)")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        dest="overrides",
+        action="append",
+        default=[],
+        help="override a value, e.g. stages.3.threshold=0.7 (may be repeated)",
+    )
+
+
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    _recipe_arguments(parser)
+    parser.add_argument("--cpus", type=int, help="CPUs of the local Ray (default: all)")
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the closing table")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from longctx.engine.api import run
+    from longctx.engine.progress import reporter
+    from longctx.report.collect import collect
+    from longctx.report.terminal import closing_table
+
+    record = run(_load(arguments), reporter=reporter(arguments.quiet), num_cpus=arguments.cpus)
+    Console().print(closing_table(collect(record.run_dir)))
+    return 0
+
+
+def _load(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]
+    from longctx.recipe import load
+
+    return load(arguments.recipe, arguments.overrides)
+
+
+def _plan_arguments(parser: argparse.ArgumentParser) -> None:
+    _recipe_arguments(parser)
+    parser.add_argument("--cores", type=int, help="cores to estimate for (default: this machine's)")
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    import os
+
+    from rich.console import Console
+
+    from longctx.engine.api import plan
+    from longctx.report.plan import plan_view
+
+    cores = arguments.cores or os.cpu_count() or 1
+    Console().print(plan_view(plan(_load(arguments)), cores))
+    return 0
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    recipe = _load(arguments)
+    stages = len(recipe.ops)
+    print(
+        f"{arguments.recipe}: valid, {stages} stage{'s' if stages != 1 else ''}, "
+        f"fingerprint {recipe.fingerprint}"
+    )
+    return 0
+
+
+def _ops_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", help="show one op: fields, defaults, cost, source")
+
+
+def _ops(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from longctx.report.ops import op_view, ops_view
+
+    Console().print(op_view(arguments.name) if arguments.name else ops_view())
+    return 0
+
+
+def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "windows", help="folder of windows (the output of a run), or its run folder"
+    )
+    parser.add_argument(
+        "--window", metavar="ID", help="window to read; a unique beginning is enough"
+    )
+    parser.add_argument(
+        "--seam", type=int, metavar="N", help="show the text on both sides of seam N in full"
+    )
+    parser.add_argument("--chars", type=int, default=160, help="characters shown at each seam")
+    parser.add_argument("--limit", type=int, default=20, help="windows listed (default 20)")
+    parser.add_argument(
+        "--tokenizer", help="tokenizer of the windows (default: the one in manifest.json)"
+    )
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from longctx.report.inspect import inspect_view
+
+    view = inspect_view(
+        arguments.windows,
+        window=arguments.window,
+        seam=arguments.seam,
+        chars=arguments.chars,
+        limit=arguments.limit,
+        tokenizer=arguments.tokenizer,
+    )
+    Console().print(view)
+    return 0
+
+
+def _report_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_dir", help="run folder")
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from longctx.report.collect import write_report
+
+    print(write_report(arguments.run_dir))
+    return 0
+
+
+def _sample_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, help="folder to write (created; must be empty)")
+    parser.add_argument("--min-mb", type=float, default=30, help="megabytes of text (default 30)")
+
+
+def _sample(arguments: argparse.Namespace) -> int:
+    from longctx.sample_corpus import build
+
+    out: Path = arguments.out
+    if out.exists() and any(out.iterdir()):
+        raise RecipeError(f"{out} is not empty", remedy="name a new folder; nothing was written")
+    print(json.dumps(build(out, min_mb=arguments.min_mb), indent=1))
+    return 0
+
+
+def _schema_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, help="write to a file instead of the terminal")
+
+
+def _schema(arguments: argparse.Namespace) -> int:
+    from longctx.recipe import json_schema
+
+    text = json.dumps(json_schema(), indent=2)
+    if arguments.out:
+        arguments.out.write_text(text + "\n", encoding="utf-8")
+    else:
+        print(text)
+    return 0
+
+
+Command = tuple[str, Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]
+COMMANDS: dict[str, Command] = {
+    "run": ("run a recipe, going on where an earlier run stopped", _run, _run_arguments),
+    "plan": ("show what a run would read, do, cost and skip", _plan, _plan_arguments),
+    "validate": ("check a recipe without touching its data", _validate, _recipe_arguments),
+    "ops": ("list the ops, or show one with its fields", _ops, _ops_arguments),
+    "inspect": ("list packed windows, or read one at its seams", _inspect, _inspect_arguments),
+    "report": ("write report.html of a run folder again", _report, _report_arguments),
+    "sample-corpus": ("build a corpus of real text from this machine", _sample, _sample_arguments),
+    "schema": ("print the JSON Schema of recipes, for editors", _schema, _schema_arguments),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,230 @@
+"""`plan`: what a run would read, do and skip, found out without Ray and without reading text.
+
+Rows and bytes come from listings and Parquet footers; JSONL rows are estimated from the first
+megabyte. What a resume would skip is decided by the run's own rule: the stages are walked with the
+fingerprints that a run would compare, up to the first unit that is not committed.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from longctx.engine import ingest
+from longctx.engine.barrier import BarrierContext
+from longctx.engine.inputs import Group, InputFile, Listing, list_inputs
+from longctx.engine.mapstage import map_step, sidecar_of
+from longctx.engine.op import Barrier, Map, Model, Op, Setting
+from longctx.engine.settings import setting_for, stage_folder
+from longctx.engine.units import PendingWorkError, Step, StepResult, pending
+from longctx.io import paths
+from longctx.io.read import format_of
+from longctx.recipe import Recipe
+from longctx.text.tokenize import load_tokenizer
+
+MEGABYTE = 1_000_000
+_SAMPLE = 1 << 20
+
+
+@dataclass(frozen=True)
+class InputPlan:
+    """What one source brings: files, stored bytes, and rows (exact only where footers tell)."""
+
+    source: str
+    files: int
+    stored_bytes: int
+    rows: int
+    text_bytes: int
+    exact: bool
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage: what it costs, roughly, and what a resume would find.
+
+    `cpu_seconds` is for one core; `exchange_bytes` what crosses the network; `state` is "done",
+    "to do" or how many units of which step are left.
+    """
+
+    stage: str
+    kind: str
+    summary: str
+    cpu_seconds: float
+    exchange_bytes: int
+    resources: str
+    state: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole plan. Estimates assume that no row is dropped on the way: they are upper bounds."""
+
+    recipe: Recipe
+    run_dir: str
+    output: str
+    inputs: list[InputPlan]
+    ignored: dict[str, int]
+    parts: int
+    stages: list[StagePlan]
+
+    @property
+    def rows(self) -> int:
+        """Rows over all inputs."""
+        return sum(i.rows for i in self.inputs)
+
+    @property
+    def text_bytes(self) -> int:
+        """UTF-8 bytes of text over all inputs."""
+        return sum(i.text_bytes for i in self.inputs)
+
+
+def make_plan(recipe: Recipe) -> Plan:
+    """Plan a run of a recipe. Raises RecipeError when inputs are missing."""
+    engine = recipe.body.engine
+    part_bytes = int(engine.part_mb * MEGABYTE)
+    listing = list_inputs(recipe.body.input, part_bytes)
+    inputs = _inputs(listing)
+    rows, text = sum(i.rows for i in inputs), sum(i.text_bytes for i in inputs)
+    run_dir = paths.absolute(recipe.body.run_dir)
+    output = paths.absolute(recipe.body.output.path or paths.join(run_dir, "output"))
+    fingerprint = load_tokenizer(recipe.body.tokenizer.path).fingerprint
+    states = _states(recipe, run_dir, output, fingerprint, listing, part_bytes)
+    stages = [
+        StagePlan(
+            ingest.STAGE,
+            "read",
+            "read files into documents/, check ids",
+            text / 60e6,
+            30 * rows,
+            "1 CPU per file group",
+            states[0],
+        )
+    ]
+    for name, op, state in zip(recipe.stage_names(), recipe.ops, states[1:], strict=True):
+        stages.append(
+            StagePlan(
+                name,
+                op.kind,
+                op.summary,
+                text / (op.rate_mb_s * MEGABYTE),
+                op.exchange_bytes_per_row * rows,
+                _resources(op),
+                state,
+                op.model_dump(mode="json", exclude={"op"}, exclude_defaults=True),
+            )
+        )
+    parts = max(len(listing.groups), -(-text // part_bytes))
+    return Plan(recipe, run_dir, output, inputs, listing.ignored, parts, stages)
+
+
+def _resources(op: Op) -> str:
+    if isinstance(op, Model):
+        return f"actors, {op.num_gpus:g} GPU each" if op.num_gpus else "actors, 1 CPU each"
+    return "1 CPU per part" if isinstance(op, Map) else "1 CPU per part or bucket"
+
+
+def _inputs(listing: Listing) -> list[InputPlan]:
+    by_source: dict[str, list[tuple[int, int, int, bool]]] = {}
+    for group in listing.groups:
+        name = group.spec.source or f"from field `{group.spec.source_field}`"
+        found = by_source.setdefault(name, [])
+        found.extend((f.size, *_rows(f, group)) for f in group.files)
+    return [
+        InputPlan(
+            name,
+            len(files),
+            sum(f[0] for f in files),
+            sum(f[1] for f in files),
+            sum(f[2] for f in files),
+            all(f[3] for f in files),
+        )
+        for name, files in by_source.items()
+    ]
+
+
+def _rows(file: InputFile, group: Group) -> tuple[int, int, bool]:
+    """Rows, bytes of text, and whether the rows are exact."""
+    kind = format_of(file.url, group.spec.format)
+    if kind == "parquet":
+        return _parquet_rows(file, group.spec.text)
+    if kind == "text":
+        return 1, file.text_bytes, True
+    if file.size == 0:
+        return 0, 0, True
+    fs, path = paths.filesystem(file.url)
+    packed = file.text_bytes != file.size
+    with paths.clear_errors(file.url), fs.open(path, "rb") as raw:
+        head = raw.read(_SAMPLE)
+    if packed:
+        # A compressed head cannot be counted cheaply; 4 kB of text per row is a common size.
+        return max(1, file.text_bytes // 4096), file.text_bytes, False
+    lines = max(1, head.count(b"\n"))
+    return max(1, file.size * lines // len(head)), file.size, len(head) == file.size
+
+
+def _parquet_rows(file: InputFile, column: str) -> tuple[int, int, bool]:
+    import pyarrow as pa
+
+    fs, path = paths.filesystem(file.url)
+    try:
+        with paths.clear_errors(file.url), fs.open(path, "rb") as raw:
+            meta = pq.ParquetFile(raw).metadata
+    except pa.ArrowInvalid:
+        return 0, 0, False
+    size = 0
+    for g in range(meta.num_row_groups):
+        group = meta.row_group(g)
+        for c in range(group.num_columns):
+            if group.column(c).path_in_schema == column:
+                size += group.column(c).total_uncompressed_size
+    return meta.num_rows, size, True
+
+
+def _states(
+    recipe: Recipe, run_dir: str, output: str, tokenizer: str, listing: Listing, part_bytes: int
+) -> list[str]:
+    """What a resume would find, stage by stage."""
+    names = [ingest.STAGE, *recipe.stage_names()]
+    states: list[str] = []
+    try:
+        for state in _walk(recipe, run_dir, output, tokenizer, listing, part_bytes):
+            states.append(state)
+    except PendingWorkError as left:
+        states.append(left.describe())
+    return states + ["to do"] * (len(names) - len(states))
+
+
+def _walk(
+    recipe: Recipe, run_dir: str, output: str, tokenizer: str, listing: Listing, part_bytes: int
+) -> Any:
+    groups = ingest.group_step(listing, run_dir, part_bytes)
+    read = _committed(groups, "files")
+    corpus = ingest.corpus_of(run_dir, read.commits)
+    rows = sum(c.stats["rows_out"] for c in read.commits)
+    exchange = int(recipe.body.engine.exchange_mb * MEGABYTE)
+    pairs = [(ingest.STAGE, ingest.CheckIds()), *zip(recipe.stage_names(), recipe.ops, strict=True)]
+    for name, op in pairs:
+        setting: Setting = setting_for(recipe, name, run_dir, output, tokenizer)
+        folder = stage_folder(run_dir, name)
+        if isinstance(op, Barrier):
+            context = BarrierContext(
+                corpus, op, setting, folder, rows=rows, workers=1, exchange_bytes=exchange, dry=True
+            )
+            op.run(context)
+            corpus = context.corpus
+            final = context.final
+        else:
+            assert isinstance(op, (Map, Model))
+            final = _committed(map_step(corpus, op, setting, folder), "parts")
+            corpus = corpus.with_sidecar(sidecar_of(name, op, final))
+        if final is not None:
+            rows = sum(c.stats["rows_out"] for c in final.commits)
+        yield "done"
+
+
+def _committed(step: Step, what: str) -> StepResult:
+    valid, todo = pending(step)
+    if todo:
+        raise PendingWorkError(what, len(todo), len(step.units))
+    return StepResult([valid[u.name] for u in step.units], len(valid))

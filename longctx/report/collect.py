@@ -1,0 +1,273 @@
+"""From a finished run folder to what the report draws.
+
+Reads `run.json`, which holds all counters, and a handful of rows: the texts of the largest
+duplicate clusters. Nothing here depends on the size of the corpus.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from longctx.engine import commit, manifest
+from longctx.engine.commit import FileRef
+from longctx.engine.corpus import ROW, open_source
+from longctx.engine.rows import PART
+from longctx.io import paths
+from longctx.report.data import (
+    ClusterMember,
+    DuplicateCluster,
+    Histogram,
+    Mix,
+    Neighbours,
+    ReportData,
+    StageRow,
+    WindowAudit,
+)
+
+FILE = "report.html"
+_CLUSTERS, _MEMBERS, _SNIPPET = 6, 4, 400
+Run = dict[str, Any]
+Stage = dict[str, Any]
+
+
+def write_report(run_dir: str) -> str:
+    """Write `report.html` of a run and return its URL."""
+    from longctx.report.html import render
+
+    url = paths.join(paths.absolute(run_dir), FILE)
+    paths.write_atomic(url, render(collect(run_dir)).encode())
+    return url
+
+
+def collect(run_dir: str) -> ReportData:
+    """What the report shows. Raises RunError if the folder holds no run."""
+    run = manifest.load(run_dir)
+    stages: list[Stage] = run["stages"]
+    scored = [s for s in stages if s["summary"].get("lengths")]
+    tokens = [s for s in stages if s["summary"].get("tokens") is not None]
+    return ReportData(
+        name=run["name"],
+        status=run["status"],
+        started=run["started"],
+        seconds=run["seconds"],
+        run_dir=run["run_dir"],
+        output=run["output"],
+        seed=run["seed"],
+        fingerprint=run["fingerprint"],
+        stages=[_row(s) for s in stages],
+        lengths_before=_lengths(scored[0]) if scored else None,
+        lengths_after=_lengths(scored[-1]) if len(scored) > 1 else None,
+        duplicates_by_source=_duplicates(stages),
+        duplicate_clusters=_clusters(run["run_dir"], stages),
+        neighbours=_neighbours(stages),
+        windows=_windows(run, stages),
+        sources=_mixes(tokens, "by_source"),
+        licenses=_mixes(tokens, "by_license"),
+        quarantine=_quarantine(stages),
+        notes=_notes(run, stages),
+        recipe=run["recipe"],
+        versions=run["versions"],
+    )
+
+
+def _row(stage: Stage) -> StageRow:
+    found = stage["summary"]
+    return StageRow(
+        stage=stage["stage"],
+        op=stage["op"],
+        rows_in=stage["rows_in"],
+        rows_out=stage["rows_out"],
+        dropped=stage["dropped"],
+        quarantined=stage["quarantined"],
+        seconds=stage["seconds"],
+        chars_out=found.get("chars"),
+        tokens_out=found.get("tokens"),
+        parts=stage["units"],
+        parts_skipped=stage["skipped"],
+    )
+
+
+def _lengths(stage: Stage) -> Histogram | None:
+    counts: list[int] = stage["summary"]["lengths"]
+    used = [i for i, n in enumerate(counts) if n]
+    if not used:
+        return None
+    low, high = used[0], used[-1] + 1
+    edges = [float(2**i) for i in range(low, high + 1)]
+    return Histogram(edges, counts[low:high], "tokens")
+
+
+def _duplicates(stages: Iterable[Stage]) -> dict[str, dict[str, int]]:
+    """source -> op -> documents removed as duplicates."""
+    found: dict[str, dict[str, int]] = defaultdict(dict)
+    for stage in stages:
+        if stage["op"].startswith(("dedup.", "order.")):
+            for source, (rows, _) in stage["summary"].get("removed_by_source", {}).items():
+                found[source][stage["op"]] = found[source].get(stage["op"], 0) + rows
+    return dict(sorted(found.items()))
+
+
+def _quarantine(stages: Iterable[Stage]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for stage in stages:
+        total.update(stage["summary"].get("quarantine") or {})
+    return dict(sorted(total.items()))
+
+
+def _notes(run: Run, stages: list[Stage]) -> dict[str, int]:
+    notes = (
+        {n: int(c) for n, c in (stages[0]["summary"].get("notes") or {}).items()} if stages else {}
+    )
+    ignored = {f"file passed over: {reason}": n for reason, n in run["ignored_files"].items()}
+    return {**notes, **ignored}
+
+
+def _neighbours(stages: Iterable[Stage]) -> Neighbours | None:
+    order = next((s for s in stages if s["op"].startswith("order.")), None)
+    figures = order["steps"].get("tours", {}) if order else {}
+    if figures.get("adjacency") is None or figures.get("adjacency_random") is None:
+        return None
+    bins = len(figures["histogram"])
+    edges = [-1 + 2 * i / bins for i in range(bins + 1)]
+    return Neighbours(
+        ordered=Histogram(edges, figures["histogram"], "cosine"),
+        random=Histogram(edges, figures["histogram_random"], "cosine"),
+        mean_ordered=figures["adjacency"],
+        mean_random=figures["adjacency_random"],
+        jumps=figures["jumps"] or 0.0,
+        bound=figures["top2_bound"],
+    )
+
+
+def _windows(run: Run, stages: Iterable[Stage]) -> WindowAudit | None:
+    pack = next((s for s in stages if s["op"] == "pack"), None)
+    audit = pack["steps"].get("audit") if pack else None
+    if not pack or not audit or not audit.get("windows"):
+        return None
+    length, strategy = pack["settings"]["length"], pack["settings"]["strategy"]
+    counts = audit["fill_histogram"]
+    docs = audit["docs_histogram"]
+    dropped = {k.removeprefix("dropped_"): n for k, n in audit.items() if k.startswith("dropped_")}
+    return WindowAudit(
+        length=length,
+        strategy=strategy,
+        windows=audit["windows"],
+        windows_lower_bound=audit["windows_lower_bound"],
+        tokens=audit["tokens"],
+        fill=audit["fill"],
+        fill_histogram=Histogram([i / len(counts) for i in range(len(counts) + 1)], counts, "fill"),
+        docs_per_window=_docs_histogram(docs),
+        docs_per_window_mean=audit["docs_per_window"],
+        split_docs=audit["split_docs"] or 0.0,
+        split_short=audit["split_short"] or 0.0,
+        one_document=audit["one_document"],
+        several_sources=audit["several_sources"],
+        coherence=audit.get("context_coherence"),
+        adjacent=audit.get("context_adjacent"),
+        tokens_dropped={k: n for k, n in dropped.items() if n},
+        span_ge={
+            k.removeprefix("span_ge_"): v or 0.0
+            for k, v in audit.items()
+            if k.startswith("span_ge_")
+        },
+    )
+
+
+def _docs_histogram(pairs: list[list[int]]) -> Histogram:
+    """Windows by number of documents: single bins up to 16, then doubling ones."""
+    last = pairs[-1][0]
+    edges = [float(i) for i in range(1, min(last, 16) + 2)]
+    while edges[-1] <= last:
+        edges.append(edges[-1] * 2)
+    counts = [sum(n for d, n in pairs if a <= d < b) for a, b in pairwise(edges)]
+    return Histogram(edges, counts, "documents")
+
+
+def _mixes(stages: list[Stage], key: str) -> list[Mix]:
+    """Tokens and documents by name, as read (first stage that counted tokens) and as packed."""
+    if len(stages) < 2:
+        return []
+    read, packed = stages[0]["summary"][key], stages[-1]["summary"][key]
+    mixes = [
+        Mix(name, tokens, packed.get(name, [0, 0])[1], docs, packed.get(name, [0, 0])[0])
+        for name, (docs, tokens) in read.items()
+    ]
+    return sorted(mixes, key=lambda m: (-m.tokens_read, m.name))
+
+
+def _clusters(run_dir: str, stages: Iterable[Stage]) -> list[DuplicateCluster]:
+    found: list[DuplicateCluster] = []
+    documents = _document_files(run_dir)
+    for stage in stages:
+        if stage["op"] == "dedup.minhash":
+            found += _minhash_clusters(run_dir, stage["stage"], documents)
+    return sorted(found, key=lambda c: -c.size)[:_CLUSTERS]
+
+
+def _document_files(run_dir: str) -> list[FileRef]:
+    folder = paths.join(run_dir, "stages", "00-read", "groups")
+    return [
+        f for c in commit.load(folder).values() for f in c.files if f.name.startswith("documents/")
+    ]
+
+
+def _minhash_clusters(run_dir: str, stage: str, documents: list[FileRef]) -> list[DuplicateCluster]:
+    folder = paths.join(run_dir, "stages", stage, "clusters")
+    files = [f for c in commit.load(folder).values() for f in c.files if f.rows]
+    if not files:
+        return []
+    tables = [_read(run_dir, f, ["dup_cluster_id", "dup_cluster_size"]) for f in files]
+    sizes = (
+        pa.concat_tables(tables).group_by("dup_cluster_id").aggregate([("dup_cluster_size", "max")])
+    )
+    largest = sizes.sort_by(
+        [("dup_cluster_size_max", "descending"), ("dup_cluster_id", "ascending")]
+    )
+    names = largest.column("dup_cluster_id").slice(0, _CLUSTERS)
+    rows = pa.concat_tables(
+        [
+            t.filter(pc.is_in(t.column("dup_cluster_id"), names))
+            for t in (_read(run_dir, f) for f in files)
+        ]
+    )
+    by_name: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows.to_pylist():
+        by_name[row["dup_cluster_id"]].append(row)
+    return [_cluster(run_dir, stage, by_name[n], documents) for n in names.to_pylist()]
+
+
+def _cluster(
+    run_dir: str, stage: str, rows: list[dict[str, Any]], documents: list[FileRef]
+) -> DuplicateCluster:
+    rows.sort(key=lambda r: (not r["dup_kept"], -r["dup_sim_kept"], r["doc_id"]))
+    members = [
+        ClusterMember(
+            r["doc_id"],
+            r["source"],
+            r["dup_kept"],
+            r["dup_sim_kept"],
+            text_of(run_dir, documents[r[PART]], r[ROW])[:_SNIPPET],
+        )
+        for r in rows[:_MEMBERS]
+    ]
+    return DuplicateCluster(stage, rows[0]["dup_cluster_size"], members)
+
+
+def text_of(run_dir: str, ref: FileRef, row: int) -> str:
+    """The text of one document by its part's file and its row there."""
+    file = pq.ParquetFile(open_source(paths.join(run_dir, ref.name)))
+    for group in range(file.metadata.num_row_groups):
+        size = file.metadata.row_group(group).num_rows
+        if row < size:
+            return str(file.read_row_group(group, columns=["text"]).column(0)[row].as_py())
+        row -= size
+    return ""
+
+
+def _read(run_dir: str, ref: FileRef, columns: list[str] | None = None) -> pa.Table:
+    return pq.ParquetFile(open_source(paths.join(run_dir, ref.name))).read(columns=columns)

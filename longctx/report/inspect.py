@@ -1,0 +1,261 @@
+"""Reading windows: which documents stand in one, how similar neighbours are, the text at the seams.
+
+Works on finished windows alone (Parquet with `input_ids` and `segments`): the text is decoded from
+the tokens that a trainer will see, and similarities are those of that text under the encoder of the
+run, or the packaged static one where the run folder is gone.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from rich import box
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from longctx.engine.corpus import open_source
+from longctx.errors import RecipeError, RunError
+from longctx.io import paths
+from longctx.report.format import count, one_line, percent
+from longctx.text.tokenize import Tokenizer, load_tokenizer
+
+_SEAM_CHARS = 2000
+_LISTED = ["window_id", "n_tokens", "segments", "tour_id", "stats"]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where windows lie and what is known of how they were made."""
+
+    folder: str
+    tokenizer: str | None
+    encoder: dict[str, Any]
+
+
+def inspect_view(
+    folder: str,
+    *,
+    window: str | None = None,
+    seam: int | None = None,
+    chars: int = 160,
+    limit: int = 20,
+    tokenizer: str | None = None,
+) -> RenderableType:
+    """A table of windows, or one window with its documents and seams.
+
+    Raises RecipeError for a window or seam that is not there, RunError for a folder without any.
+    """
+    source = _source(folder, tokenizer)
+    if window is None:
+        if seam is not None:
+            raise RecipeError("--seam needs --window", remedy="name the window whose seam to read")
+        return _listing(source, limit)
+    row = _find(source, window)
+    return _window(source, row, seam, chars)
+
+
+def _source(folder: str, tokenizer: str | None) -> _Source:
+    import json
+
+    root = paths.absolute(folder)
+    run = paths.read_if_exists(paths.join(root, "run.json"))
+    if run is not None:
+        root = json.loads(run)["output"]
+    found = paths.read_if_exists(paths.join(root, "manifest.json"))
+    known = json.loads(found).get("tokenizer") if found else None
+    marker = paths.read_if_exists(paths.join(root, "_longctx.json"))
+    run_dir = json.loads(marker)["run_dir"] if marker else None
+    return _Source(root, tokenizer or known, _encoder(run_dir))
+
+
+def _encoder(run_dir: str | None) -> dict[str, Any]:
+    """Settings of the run's `embed` stage, or none where the run folder is gone."""
+    import json
+
+    data = paths.read_if_exists(paths.join(run_dir, "run.json")) if run_dir else None
+    stages = json.loads(data)["stages"] if data else []
+    return next((s["settings"] for s in stages if s["op"] == "embed"), {})
+
+
+def _files(source: _Source) -> list[str]:
+    names = [n for n in paths.list_files(source.folder) if n.endswith(".parquet")]
+    if not names:
+        raise RunError(
+            "there are no windows here",
+            where=source.folder,
+            remedy="give the output folder of a run (part-*.parquet), or its run folder",
+        )
+    return [paths.join(source.folder, n) for n in names]
+
+
+def _tables(source: _Source, columns: list[str]) -> Iterator[tuple[str, pa.Table]]:
+    for url in _files(source):
+        file = pq.ParquetFile(open_source(url))
+        missing = {"window_id", "input_ids", "segments"} - set(file.schema_arrow.names)
+        if missing:
+            raise RunError(
+                f"these are not windows: the column {min(missing)} is missing",
+                where=url,
+                remedy="give the output folder of a run",
+            )
+        yield url, file.read(columns=columns)
+
+
+def _listing(source: _Source, limit: int) -> RenderableType:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("window", no_wrap=True)
+    for name in ("tokens", "fill", "docs", "cosine"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("longest document", overflow="ellipsis", no_wrap=True)
+    total = shown = 0
+    for _, windows in _tables(source, _LISTED):
+        total += windows.num_rows
+        for row in windows.slice(0, max(0, limit - shown)).to_pylist():
+            shown += 1
+            stats = row["stats"] or {}
+            longest = max(row["segments"], key=lambda s: s["end"] - s["start"])
+            adjacent = stats.get("adjacent")
+            table.add_row(
+                row["window_id"][:12],
+                count(row["n_tokens"]),
+                percent(stats.get("fill")),
+                count(stats.get("n_docs")),
+                "-" if adjacent is None else f"{adjacent:.2f}",
+                Text(one_line(longest["doc_id"], 80)),
+            )
+    note = f"{shown} of {count(total)} windows in {source.folder}"
+    help_text = "cosine: mean similarity of neighbouring documents; --window ID reads one window"
+    return Group(table, Text(note, style="dim"), Text(help_text, style="dim"))
+
+
+def _find(source: _Source, prefix: str) -> dict[str, Any]:
+    hits: list[tuple[str, int]] = []
+    near: list[str] = []
+    for url, table in _tables(source, ["window_id"]):
+        ids = table.column("window_id")
+        mask = pc.starts_with(ids, prefix)
+        near += ids.slice(0, 1).to_pylist()
+        hits += [(url, int(i)) for i in np.flatnonzero(mask.to_numpy())]
+    if not hits:
+        raise RecipeError(
+            f"no window begins with '{prefix}'",
+            where=source.folder,
+            remedy=f"`longctx inspect` without --window lists them, e.g. {near[0][:12]}"
+            if near
+            else "",
+        )
+    if len(hits) > 1:
+        raise RecipeError(
+            f"{len(hits)} windows begin with '{prefix}'",
+            where=source.folder,
+            remedy="give more of the id",
+        )
+    url, place = hits[0]
+    table = pq.ParquetFile(open_source(url)).read()
+    found: dict[str, Any] = table.slice(place, 1).to_pylist()[0]
+    return found
+
+
+def _window(source: _Source, row: dict[str, Any], seam: int | None, chars: int) -> RenderableType:
+    if source.tokenizer is None:
+        raise RecipeError(
+            "the tokenizer of these windows is not known",
+            where=source.folder,
+            remedy="name it with --tokenizer",
+        )
+    tokenizer = load_tokenizer(source.tokenizer)
+    segments = row["segments"]
+    texts = [_text(tokenizer, row["input_ids"][s["start"] : s["end"]]) for s in segments]
+    if seam is not None:
+        if not 1 <= seam < len(segments):
+            raise RecipeError(
+                f"this window has {len(segments) - 1} seams, got {seam}",
+                remedy=f"give a number from 1 to {len(segments) - 1}"
+                if len(segments) > 1
+                else "this window holds one document",
+            )
+        return Group(*_seam(seam, segments, texts, _SEAM_CHARS))
+    similar = _similarities(source, texts)
+    parts: list[RenderableType] = [_head(row), _documents(segments, similar)]
+    for number in range(1, len(segments)):
+        parts += _seam(number, segments, texts, chars)
+    return Group(*parts)
+
+
+def _text(tokenizer: Tokenizer, ids: list[int]) -> str:
+    """Text of a segment without the separator that ends its document."""
+    return tokenizer.decode([i for i in ids if i not in (tokenizer.eos_id, tokenizer.bos_id)])
+
+
+def _similarities(source: _Source, texts: list[str]) -> list[float | None]:
+    """Cosine of each document to the one before it in the window."""
+    from longctx.embed.encoders import load_encoder
+
+    settings = {k: source.encoder[k] for k in ("chunk_tokens", "max_chunks") if k in source.encoder}
+    encoder = load_encoder(source.encoder.get("model", "static"), **settings)
+    vectors, _ = encoder.encode(texts)
+    return [None, *(float(a @ b) for a, b in pairwise(vectors))]
+
+
+def _head(row: dict[str, Any]) -> Text:
+    stats = row["stats"] or {}
+    tour = f", tour {row['tour_id']}" if row.get("tour_id") else ""
+    fill = f", {percent(stats['fill'])} full" if stats.get("fill") is not None else ""
+    docs = len(row["segments"])
+    return Text.assemble(
+        ("window ", "dim"),
+        (row["window_id"], "bold"),
+        (
+            f"\n{count(row['n_tokens'])} tokens{fill}, {docs} document{'s' * (docs != 1)}{tour}\n",
+            "",
+        ),
+    )
+
+
+def _documents(segments: list[dict[str, Any]], similar: list[float | None]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("cosine", justify="right", no_wrap=True)
+    table.add_column("tokens", justify="right", no_wrap=True)
+    table.add_column("from", justify="right", no_wrap=True)
+    table.add_column("source", overflow="fold")
+    table.add_column("document", overflow="fold")
+    for number, (segment, cosine) in enumerate(zip(segments, similar, strict=True), start=1):
+        table.add_row(
+            str(number),
+            "" if cosine is None else f"{cosine:.2f}",
+            count(segment["end"] - segment["start"]),
+            count(segment["doc_start"]) if segment["doc_start"] else "start",
+            Text(one_line(segment["source"] or "-", 40)),
+            Text(one_line(segment["doc_id"], 200)),
+        )
+    return table
+
+
+def _seam(
+    number: int, segments: list[dict[str, Any]], texts: list[str], chars: int
+) -> list[RenderableType]:
+    """The end of one document and the beginning of the next."""
+    left, right = texts[number - 1][-chars:], texts[number][:chars]
+    before, after = segments[number - 1]["doc_id"], segments[number]["doc_id"]
+    return [
+        Text.assemble(
+            (f"seam {number}  ", "bold"),
+            (f"{one_line(before, 60)}  ->  {one_line(after, 60)}", "dim"),
+        ),
+        Padding(Text(_visible(left)), (0, 0, 0, 2)),
+        Text("  " + "-" * 20, style="dim"),
+        Padding(Text(_visible(right)), (0, 0, 1, 2)),
+    ]
+
+
+def _visible(text: str) -> str:
+    """Printable text: control characters other than line ends are shown as escapes."""
+    return "".join(c if c in "\n\t" or c.isprintable() else repr(c)[1:-1] for c in text.strip())
