@@ -35,6 +35,8 @@ def _start_local(num_cpus: int | None) -> None:
         os.environ.setdefault(name, value)
     # Workers that may not write byte code compile every import again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    # Ray's C++ side writes its warnings past every logger.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     ray.init(
         address="local",
         num_cpus=num_cpus,

@@ -109,11 +109,11 @@ def _tables(source: _Source, columns: list[str]) -> Iterator[tuple[str, pa.Table
 
 
 def _listing(source: _Source, limit: int) -> RenderableType:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("window", no_wrap=True)
-    for name in ("tokens", "fill", "docs", "cosine"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("longest document", overflow="ellipsis", no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), expand=True)
+    table.add_column("window", no_wrap=True, min_width=12)
+    for name, width in (("tokens", 6), ("fill", 6), ("docs", 4), ("cosine", 6)):
+        table.add_column(name, justify="right", no_wrap=True, min_width=width)
+    table.add_column("longest document", overflow="ellipsis", no_wrap=True, ratio=1)
     total = shown = 0
     for _, windows in _tables(source, _LISTED):
         total += windows.num_rows
