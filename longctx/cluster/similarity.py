@@ -12,15 +12,30 @@ about k exact inner products a row; memory `block_bytes` beside the vectors. Man
 tie and are all recomputed.
 """
 
+from typing import TypeVar
+
 import numba
 import numpy as np
 import numpy.typing as npt
 
+Scalar = TypeVar("Scalar", bound=np.generic)
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 
 BLOCK_BYTES = 64 * 2**20
+
+
+def frozen(array: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
+    """A contiguous read-only view (a copy if need be) for a kernel to read.
+
+    numba compiles a kernel again for every combination of writable and read-only arguments, for
+    seconds each, and arrays that come out of shared memory are read-only: now all are.
+    """
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
+
 
 # numba's cache looks at the file of a kernel, not at what the kernel calls: after a change of `dot`
 # clear __pycache__, or kernels of other modules keep the old one.
@@ -55,7 +70,7 @@ def _pairs(X, u, v, out):  # type: ignore[no-untyped-def]
 def pair_similarities(X: F32, u: I64 | I32, v: I64 | I32) -> F32:
     """Exact similarity of each pair of rows (u[i], v[i]) of X; float32[len(u)]."""
     out = np.empty(len(u), dtype=np.float32)
-    _pairs(X, u, v, out)
+    _pairs(frozen(X), frozen(u.astype(np.int64)), frozen(v.astype(np.int64)), out)
     return out
 
 
@@ -115,8 +130,8 @@ def nearest(
     sims = np.full((m, k), -np.inf, dtype=np.float32)
     if m == 0 or n == 0 or k == 0:
         return numbers, sims
-    skip = np.full(m, -1, dtype=np.int64) if skip is None else skip
-    Q, B = np.ascontiguousarray(Q), np.ascontiguousarray(B)
+    Q, B = frozen(Q), frozen(B)
+    skip = frozen(np.full(m, -1, dtype=np.int64) if skip is None else skip)
     longest = float(np.linalg.norm(Q, axis=1).max()) * float(np.linalg.norm(B, axis=1).max())
     slack = np.float32(2 * (Q.shape[1] + 1) * 2.0**-24 * longest)
     rows = max(1, block_bytes // (4 * n))
@@ -143,5 +158,6 @@ def rerank(Q: F32, B: F32, candidates: I64 | I32, k: int, skip: I64) -> tuple[I3
     numbers = np.full((len(Q), k), -1, dtype=np.int32)
     sims = np.full((len(Q), k), -np.inf, dtype=np.float32)
     if k > 0:
-        _rerank(Q, B, candidates, skip, numbers, sims)
+        found = frozen(candidates.astype(np.int64))
+        _rerank(frozen(Q), frozen(B), found, frozen(skip), numbers, sims)
     return numbers, sims

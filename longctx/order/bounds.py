@@ -88,7 +88,8 @@ def _kruskal(u, v, weights, by_weight, n, degree):  # type: ignore[no-untyped-de
 def _ascend(tree: Tree, n: int, path_cost: float, steps: int) -> float:
     """Largest 1-tree cost that `steps` steps of subgradient ascent find."""
     penalty = np.zeros(n)
-    scale, highest, reference, stale = 1.0, -np.inf, -np.inf, 0
+    scale, highest, stale = 1.0, -np.inf, 0
+    reference: float | None = None
     for _ in range(steps):
         weight, degree = tree(penalty)
         ends = np.argpartition(penalty, 1)[:2]
@@ -99,7 +100,8 @@ def _ascend(tree: Tree, n: int, path_cost: float, steps: int) -> float:
         length = int((gradient * gradient).sum())
         if length == 0:
             break
-        if cost > reference + SMALLEST_GAIN:
+        # Relative, because the cost grows with n: any step at 20,000 documents gains 1e-4.
+        if reference is None or cost > reference + SMALLEST_GAIN * abs(reference):
             reference, stale = cost, 0
         else:
             stale += 1

@@ -16,7 +16,7 @@ coherence is better than Algorithm 1's.
 import numba
 import numpy as np
 
-from longctx.cluster.similarity import I32, I64
+from longctx.cluster.similarity import I32, I64, frozen
 from longctx.ids import U64
 
 
@@ -96,7 +96,7 @@ def icp_released_order(
     """
     n = len(lists)
     ties = np.arange(n, dtype=np.uint64) if priority is None else priority
-    own = np.ascontiguousarray(lists[:, :k])
+    own = frozen(lists[:, :k])
     chain, following = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
     head, size = np.empty(n + 1, dtype=np.int64), np.empty(n + 1, dtype=np.int64)
     count = _chains(np.argsort(ties, kind="stable"), own, cap, chain, following, head, size)

@@ -18,7 +18,7 @@ from typing import Literal
 import numba
 import numpy as np
 
-from longctx.cluster.similarity import F32, I32, I64, dot
+from longctx.cluster.similarity import F32, I32, I64, dot, frozen
 
 Moves = Literal["2opt+oropt", "2opt"]
 
@@ -73,16 +73,15 @@ def _reverse(tour, pos, first, last, longest):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _move(tour, pos, segment, length, p, q, x, y, longest):  # type: ignore[no-untyped-def]
-    """Take the nodes between p and q out and put `segment` (in this order) between x and y.
+def _move(tour, pos, segment, length, flipped, p, q, x, longest):  # type: ignore[no-untyped-def]
+    """Take the nodes between p and q out and put them after x, in the order of `segment`.
 
-    y follows x in direction next, q follows the nodes taken out. Shifts the nodes on the shorter
-    way; returns False, with nothing changed, if that is longer than `longest`.
+    q and what comes after x follow in direction next; `flipped` writes `segment` from its end.
+    Shifts the nodes on the shorter way; returns False, with nothing changed, if that is longer
+    than `longest`.
     """
     m = tour.shape[0]
     ahead = (pos[x] - pos[q]) % m + 1
-    if ahead > m - length:  # the slot is the one that taking the segment out leaves
-        ahead = 0
     behind = m - length - ahead
     if min(ahead, behind) > longest:
         return False
@@ -97,7 +96,7 @@ def _move(tour, pos, segment, length, p, q, x, y, longest):  # type: ignore[no-u
         to = (to + step) % m
         source = (source + step) % m
     for i in range(length):
-        node = segment[i] if step == 1 else segment[length - 1 - i]
+        node = segment[i] if (step == 1) != flipped else segment[length - 1 - i]
         tour[to] = node
         pos[node] = to
         to = (to + step) % m
@@ -142,8 +141,6 @@ def _or_opt(X, fixed, tour, pos, lists, sims, a, longest, segment, touched):  # 
             z = segment[length - 1]
             near = _beside(tour, pos, a, -step)  # the outer neighbour of a
             far = _beside(tour, pos, z, step)
-            if near == far:
-                continue
             removed = _sim(X, fixed, near, a) + _sim(X, fixed, z, far) - _sim(X, fixed, near, far)
             for at in range(lists.shape[1]):
                 c = lists[a, at]
@@ -159,16 +156,12 @@ def _or_opt(X, fixed, tour, pos, lists, sims, a, longest, segment, touched):  # 
                     if gain + _sim(X, fixed, z, e) <= MIN_GAIN:
                         continue
                     # a touches c: in direction next the segment reads a..z after c, z..a before.
-                    if side == -1:
-                        segment[:length] = segment[:length][::-1].copy()
-                    x, y = (c, e) if side == 1 else (e, c)
                     p, q = (near, far) if step == 1 else (far, near)
-                    if _move(tour, pos, segment, length, p, q, x, y, longest):
+                    x = c if side == 1 else e
+                    if _move(tour, pos, segment, length, side == -1, p, q, x, longest):
                         touched[0], touched[1], touched[2] = a, z, c
                         touched[3], touched[4], touched[5] = e, p, q
                         return True
-                    if side == -1:
-                        segment[:length] = segment[:length][::-1].copy()
     return False
 
 
@@ -230,9 +223,9 @@ def improve_path(
         return order.copy() if fixed_ends else _from_smaller_end(order)
     tour = np.append(order, n).astype(np.int64)
     fixed = np.array([order[0], order[-1]] if fixed_ends else [-1, -1], dtype=np.int64)
-    near, near_sims = np.ascontiguousarray(lists[:, :K]), np.ascontiguousarray(sims[:, :K])
+    near, near_sims = frozen(lists[:, :K]), frozen(sims[:, :K].astype(np.float64))
     longest = LONGEST_MOVE if n > LONG_PATH else n
-    _search(X, fixed, tour, near, near_sims.astype(np.float64), moves == "2opt+oropt", longest)
+    _search(frozen(X), fixed, tour, near, near_sims, moves == "2opt+oropt", longest)
     dummy = int(np.flatnonzero(tour == n)[0])
     path = np.concatenate([tour[dummy + 1 :], tour[:dummy]])
     if fixed_ends:

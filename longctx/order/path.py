@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longctx.cluster.knn import Edges, undirected_edges
-from longctx.cluster.similarity import F32, I32, I64, nearest
+from longctx.cluster.similarity import F32, I32, I64, frozen, nearest
 
 ALL_PAIRS_UP_TO = 4000
 ALL_PAIRS_KEPT = 64
@@ -78,13 +78,8 @@ def accept_edges(links: Links, edges: Edges) -> int:
 
     Changes `links` in place. May be called again with the next, lighter edges.
     """
-    return int(_accept(edges[0], edges[1], links.parent, links.link, links.degree))
-
-
-@numba.njit(cache=True, nogil=True)
-def _roots(parent, of, out):  # type: ignore[no-untyped-def]
-    for i in range(of.shape[0]):
-        out[i] = _root(parent, of[i])
+    u, v, _ = edges
+    return int(_accept(frozen(u), frozen(v), *links))
 
 
 def _exact_search(ends: F32, k: int) -> tuple[I32, F32]:
@@ -92,15 +87,12 @@ def _exact_search(ends: F32, k: int) -> tuple[I32, F32]:
 
 
 def _joining_edges(X: F32, links: Links, k: int, search: EndSearch) -> Edges:
-    """Edges between ends of different fragments, k nearest ends each, sorted."""
+    """Edges between fragment ends, k nearest each, sorted; `accept_edges` refuses cycles itself."""
     ends = np.flatnonzero(links.degree < 2)
     lists, sims = search(X[ends], k)
     u, v, sim = undirected_edges(lists, sims, k)
-    root = np.empty(len(ends), dtype=np.int32)
-    _roots(links.parent, ends, root)
-    apart = root[u] != root[v]
     numbers = ends.astype(np.int32)
-    return numbers[u[apart]], numbers[v[apart]], sim[apart]
+    return numbers[u], numbers[v], sim
 
 
 def join_fragments(

@@ -78,7 +78,7 @@ def test_bounds_and_how_close_the_path_comes(named_set):
     path = orders(corpus)["path"]
     dense, top2, sparse = HELD_KARP[named_set]
     bound = hk_bound(corpus.vectors, path, steps=120)
-    assert bound == pytest.approx(dense, abs=0.0006)
+    assert bound == pytest.approx(dense, abs=0.0001)
     assert top2_bound(corpus.sims) == pytest.approx(top2, abs=5e-5)
     assert hk_bound_sparse(
         corpus.vectors, corpus.lists, corpus.sims, 10, path, steps=120

@@ -9,6 +9,7 @@ from longctx.cluster.knn import search, sort_edges, undirected_edges
 from longctx.order.improve import improve_path
 from longctx.order.metrics import adjacency
 from longctx.order.path import accept_edges, greedy_edge_path, join_fragments, no_links
+from longctx.order.random import random_order
 from tests.order.conftest import at_degrees, corpus_of, named
 
 
@@ -152,6 +153,20 @@ def test_shuffled_rows_give_the_same_path(named_set):
     better = improve_path(corpus.vectors, path, corpus.lists, corpus.sims)
     again = improve_path(moved.vectors, position[path], moved.lists, moved.sims)
     assert same_path(shuffle[again], better)
+
+
+def test_moves_longer_than_the_limit_are_not_made(monkeypatch):
+    corpus = named("hier")
+    start = random_order(corpus.priority)
+    free = improve_path(corpus.vectors, start, corpus.lists, corpus.sims)
+    monkeypatch.setattr("longctx.order.improve.LONG_PATH", 100)
+    monkeypatch.setattr("longctx.order.improve.LONGEST_MOVE", 20)
+    short = improve_path(corpus.vectors, start, corpus.lists, corpus.sims)
+    np.testing.assert_array_equal(np.sort(short), np.arange(2000))
+    values = [adjacency(corpus.vectors, order) for order in (start, short, free)]
+    assert values[0] + 0.05 < values[1] < values[2] - 0.05
+    monkeypatch.setattr("longctx.order.improve.LONGEST_MOVE", 0)
+    assert same_path(improve_path(corpus.vectors, start, corpus.lists, corpus.sims), start)
 
 
 def test_state_is_13_bytes_a_document():
