@@ -9,6 +9,8 @@ from longctx.engine.op import Model, Setting
 from longctx.location import Location
 from longctx.schema import embedding_type
 
+_PACKAGED = ("static", "minilm")
+
 
 class Embed(Model):
     """Writes one unit vector per document.
@@ -16,6 +18,9 @@ class Embed(Model):
     `model` is "static" (packaged, thousands of documents per second on a CPU), "minilm" (packaged,
     slower and better), a folder, or a Hugging Face name. Long documents are pooled over at most
     `max_chunks` evenly spaced chunks; `emb_cover` is the share of the text that the vector saw.
+    Documents whose `language` is known and not among `languages` get no vector (cover 0): the
+    packaged models know English and code only, and would call all other texts alike. `languages`
+    defaults to those for packaged models and to all for others.
     """
 
     op: Literal["embed"]
@@ -25,13 +30,14 @@ class Embed(Model):
     batch_size: int = Field(32, ge=1)
     max_chunks: int = Field(8, ge=1)
     chunk_tokens: int | None = Field(None, ge=8)
+    languages: list[str] | None = None
 
     summary: ClassVar[str] = "one unit vector per document (sentence-transformers or static)"
     source: ClassVar[str] = "Sentence-BERT 1908.10084; model2vec distillation for `static`"
     cost: ClassVar[str] = (
         "static: about 10 MB/s per core; minilm: 11 chunks of 256 tokens/s per core"
     )
-    reads: ClassVar[tuple[str, ...]] = ("text",)
+    reads: ClassVar[tuple[str, ...]] = ("text", "language")
     rate_mb_s: ClassVar[float] = 10.0
     writes: ClassVar[tuple[str, ...]] = ("embedding", "emb_cover")
     neutral: ClassVar[frozenset[str]] = frozenset({"num_gpus", "workers", "threads", "device"})
@@ -56,7 +62,9 @@ class Embed(Model):
         )
 
     def batch(self, table: pa.Table, setting: Setting, model: Any) -> pa.Table:
-        found, cover = model.encode(table.column("text").to_pylist())
+        known = self._known(table.column("language").to_pylist())
+        texts = [text if use else "" for text, use in zip(_texts(table), known, strict=True)]
+        found, cover = model.encode(texts)
         values = pa.array(found.reshape(-1), pa.float32())
         return pa.table(
             {
@@ -66,3 +74,22 @@ class Embed(Model):
                 "emb_cover": pa.array(cover, pa.float32()),
             }
         )
+
+    def _known(self, languages: list[str | None]) -> list[bool]:
+        """Whether the model knows each language; one that is not given counts as known."""
+        known = self.languages
+        if known is None and self.model in _PACKAGED:
+            known = ["en", "code"]
+        if known is None:
+            return [True] * len(languages)
+        return [name is None or _base(name) in known for name in languages]
+
+
+def _texts(table: pa.Table) -> list[str]:
+    texts: list[str] = table.column("text").to_pylist()
+    return texts
+
+
+def _base(language: str) -> str:
+    """`zh-Hant` and `zh_TW` are `zh`."""
+    return language.lower().replace("_", "-").split("-")[0]
