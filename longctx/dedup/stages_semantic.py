@@ -35,7 +35,7 @@ _SCORED = pa.schema(
         ("sd_max_id", pa.string()),
     ]
 )
-_CUT = ("eps", "inclusive")
+_CUT = ("eps", "inclusive", "min_cover")
 
 
 class DedupSemantic(Barrier):
@@ -43,11 +43,14 @@ class DedupSemantic(Barrier):
 
     The order inside a cluster decides who is earlier: `hard` (farthest from the centroid first, the
     paper's), `easy`, `random`, or `longest`. `k` defaults to one cluster per 2,000 documents.
+    A document is only removed when its vector saw at least `min_cover` of its text: two long
+    documents that share a beginning, or a style, are not copies.
     """
 
     op: Literal["dedup.semantic"]
     eps: float = Field(0.07, gt=0, lt=1)
     inclusive: bool = False
+    min_cover: float = Field(0.5, ge=0, le=1)
     mode: Literal["hard", "easy", "random", "longest"] = "hard"
     k: int | None = Field(None, ge=1)
     niter: int = Field(100, ge=1)
@@ -56,7 +59,7 @@ class DedupSemantic(Barrier):
     summary: ClassVar[str] = "remove semantic near-duplicates inside k-means clusters (SemDeDup)"
     source: ClassVar[str] = "SemDeDup 2303.09540"
     cost: ClassVar[str] = "rows^2 / k x dim multiply-adds; exchange of the vectors"
-    reads: ClassVar[tuple[str, ...]] = ("embedding",)
+    reads: ClassVar[tuple[str, ...]] = ("embedding", "emb_cover")
     rate_mb_s: ClassVar[float] = 40.0
     exchange_bytes_per_row: ClassVar[int] = 1700
     writes: ClassVar[tuple[str, ...]] = (
@@ -96,10 +99,10 @@ class DedupSemantic(Barrier):
         context.sidecar(
             "",
             [],
-            partial(_cut, self.eps, self.inclusive),
+            partial(_cut, self.eps, self.inclusive, self.min_cover),
             pa.schema([(ROW, pa.int32())]),
             self.writes,
-            columns=["sd_cluster", *written],
+            columns=["sd_cluster", "emb_cover", *written],
             removes=True,
         )
 
@@ -171,12 +174,18 @@ def _align(base: pa.Table, brought: pa.Table, setting: Setting) -> pa.Table:
 
 
 def _cut(
-    eps: float, inclusive: bool, base: pa.Table, brought: pa.Table, setting: Setting
+    eps: float,
+    inclusive: bool,
+    min_cover: float,
+    base: pa.Table,
+    brought: pa.Table,
+    setting: Setting,
 ) -> pa.Table:
     from longctx.dedup.semantic import semdedup_keep
 
     similarity = base.column("sd_max_sim").fill_null(0).to_numpy()
-    keep = semdedup_keep(similarity, eps, inclusive)
+    cover = base.column("emb_cover").fill_null(0).to_numpy()
+    keep = semdedup_keep(similarity, eps, inclusive) | (cover < min_cover)
     table = base.select(["sd_cluster", "sd_rank", "sd_max_sim", "sd_max_id"])
     reasons = pa.array([None if k else "semdedup" for k in keep], pa.string())
     return table.append_column(DROP_REASON, reasons)
