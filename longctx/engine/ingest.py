@@ -164,6 +164,15 @@ def corpus_of(run_dir: str, commits: list[Commit]) -> Corpus:
     return Corpus(run_dir, tuple(files))
 
 
+def remove_stale(corpus: Corpus) -> None:
+    """Remove documents parts that an earlier state of the inputs left behind."""
+    folder = paths.join(corpus.run_dir, "documents")
+    current = {f.name.rsplit("/", 1)[-1] for f in corpus.documents}
+    for name in paths.list_files(folder):
+        if name not in current:
+            paths.remove(paths.join(folder, name))
+
+
 class CheckIds(Barrier):
     """Not named by recipes: every run checks that ids are unique."""
 

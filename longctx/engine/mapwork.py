@@ -130,10 +130,13 @@ def guarded(
 
 
 def write_quarantine(sink: Sink, stage: str, name: str, bad: list[dict[str, Any]]) -> None:
-    """Write the quarantined rows of a unit, if there are any."""
+    """Write the quarantined rows of a unit; without any, remove those of an earlier run."""
+    file = f"quarantine/{stage}/{name}.parquet"
     if bad:
         table = pa.Table.from_pylist(bad, schema=QUARANTINE)
-        sink.write(f"quarantine/{stage}/{name}.parquet", parquet_groups([table]), len(bad))
+        sink.write(file, parquet_groups([table]), len(bad))
+    else:
+        sink.discard(file)
 
 
 def _batches(table: pa.Table, limit: int) -> Iterator[pa.Table]:

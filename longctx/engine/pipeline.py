@@ -108,6 +108,7 @@ def _read(state: _State, listing: Listing) -> None:
     counted = summary.merge(c.stats for c in read.commits)
     _check_quarantine(state, ingest.STAGE, counted, counted["rows_in"])
     state.corpus = ingest.corpus_of(state.run_dir, read.commits)
+    ingest.remove_stale(state.corpus)
     state.rows = counted["rows_out"]
     context = _barrier(state, ingest.STAGE, ingest.CheckIds())
     total = _final(context)

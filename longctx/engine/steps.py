@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from longctx.engine import summary
 from longctx.engine.commit import FileRef, fingerprint
 from longctx.engine.corpus import QUARANTINED, ROW, Part, open_source, parquet_groups, scatter
+from longctx.engine.mapwork import write_quarantine
 from longctx.engine.op import DROP_REASON, Setting
 from longctx.engine.units import Sink, Unit, Work, execute
 from longctx.io import paths
@@ -168,7 +169,29 @@ class SidecarWork:
             groups.append(aligned.slice(start, size))
             start += size
         sink.write(f"{self.folder}/{part.name}.parquet", parquet_groups(groups), part.rows)
+        self._quarantine(part, base, table.column(DROP_REASON), sink)
         return {**summary.summarise(base, table.column(DROP_REASON)), "stats": stats}
+
+    def _quarantine(self, part: Part, base: pa.Table, reasons: pa.Array, sink: Sink) -> None:
+        """Rows that the rule put into quarantine; their text stays readable in the part."""
+        if not self.folder.endswith(self.setting.stage):
+            return  # an inner step: only the stage's result decides
+        bad = [
+            {
+                "stage": self.setting.stage,
+                "doc_id": doc_id,
+                "location": f"{part.documents.name}#row={row}",
+                "reason": reason.partition(":")[2],
+            }
+            for doc_id, row, reason in zip(
+                base.column("doc_id").to_pylist(),
+                base.column(ROW).to_pylist(),
+                reasons.to_pylist(),
+                strict=True,
+            )
+            if reason is not None and summary.is_quarantine(reason)
+        ]
+        write_quarantine(sink, self.setting.stage, part.name, bad)
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,10 @@ class Sink:
         paths.write_atomic(url, data)
         self.files.append(FileRef(name, len(data), paths.checksum(data), rows))
 
+    def discard(self, name: str) -> None:
+        """Remove a file that an earlier run of the unit may have left."""
+        paths.remove(paths.join(self._run_dir, name))
+
 
 class Work(Protocol):
     """The rule of a step: picklable, gets a unit's payload, writes files, returns counters."""
