@@ -80,9 +80,9 @@ class SemanticOrder(Barrier):
         numbered = context.single(
             "documents", partial(_number, context.parts()), columns=columns, ignore=graph
         )
-        n = next(f.rows for f in numbered.files if f.name.endswith("documents.parquet"))
+        n = context.step_stats["documents"]["with_vector"]
         index = context.single("index", partial(_index, numbered, n), [numbered], ignore=graph)
-        blocks = [(i, min(i + _QUERY_BLOCK, n)) for i in range(0, n, _QUERY_BLOCK)]
+        blocks = [(i, min(i + _QUERY_BLOCK, n)) for i in range(0, n, _QUERY_BLOCK)] or [(0, 0)]
         lists = context.spread(
             "neighbours",
             partial(_search, numbered, index, self.k_search),
@@ -180,10 +180,13 @@ def _number(parts: list[Part], setting: Setting) -> dict[str, Any]:
     order = np.argsort(np.array(merged.column("doc_id").to_pylist(), dtype=object), kind="stable")
     merged = merged.take(pa.array(order)).combine_chunks()
     matrix = matrix[order]
-    matrix[~np.isfinite(matrix).all(axis=1)] = 0
+    # A row without a vector is equally far from all others: it would only slow the search down.
+    usable = np.isfinite(matrix).all(axis=1) & (np.linalg.norm(matrix, axis=1) > _NO_VECTOR)
+    merged = merged.append_column("has_vector", pa.array(usable))
     buffer = io.BytesIO()
-    np.save(buffer, matrix)
-    return {"documents.parquet": merged, "vectors.npy": buffer.getvalue()}
+    np.save(buffer, matrix[usable])
+    described = Stats.attach(merged, {"with_vector": int(usable.sum())})
+    return {"documents.parquet": described, "vectors.npy": buffer.getvalue()}
 
 
 def _load(numbered: StepRef) -> tuple[pa.Table, npt.NDArray[np.float32]]:
@@ -206,7 +209,7 @@ def _index(numbered: StepRef, n: int, setting: Setting) -> dict[str, Any]:
     from longctx.cluster.knn import build_ivf, tune_nprobe
 
     table, matrix = _load(numbered)
-    keys = table.column("doc_key").to_numpy()
+    keys = table.column("doc_key").to_numpy()[table.column("has_vector").to_numpy()]
     index = build_ivf(matrix, keys, setting.seed)
     recall = tune_nprobe(matrix, index, keys, setting.seed)
     described = pa.table({"nprobe": pa.array([index.nprobe], pa.int64())})
@@ -243,39 +246,45 @@ def _arrange(
     from longctx.cluster.near_duplicates import prune
     from longctx.ids import priorities
 
-    table, matrix = _load(numbered)
+    table, X = _load(numbered)
     n = table.num_rows
-    usable = np.flatnonzero(np.linalg.norm(matrix, axis=1) > _NO_VECTOR)
+    usable = np.flatnonzero(table.column("has_vector").to_numpy())
     rows = found.read().combine_chunks()
     lists = from_binary(rows.column("numbers"), np.int32)
     sims = from_binary(rows.column("sims"), np.float32)
-    X, lists, sims = _among(matrix, lists, sims, usable)
     tokens = table.column("n_tokens").fill_null(0).to_numpy()[usable]
     cover = table.column("emb_cover")
     covered = None if cover.null_count == n else cover.fill_null(1).to_numpy()[usable]
     dup_cos = op.dup_cos if op.dup_action == "drop" else 2.0
+    warnings = _warnings(op, sims, n - len(usable), n)
     pruned = prune(X, lists, sims, tokens, dup_cos, covered)
     priority = priorities(table.column("doc_key").to_numpy(), setting.seed)[usable]
     Y = np.ascontiguousarray(X[pruned.keep])
     arranged = op.arrange(Y, pruned.lists, pruned.sims, priority[pruned.keep])
     columns = _columns(op, table, usable, pruned, arranged, Y)
     figures = _figures(op, Y, pruned, arranged, priority[pruned.keep])
-    return {"tours.parquet": Stats.attach(columns, figures)}
+    return {"tours.parquet": Stats.attach(columns, {**figures, "warnings": warnings})}
 
 
-def _among(
-    matrix: npt.NDArray[np.float32],
-    lists: npt.NDArray[np.int32],
-    sims: npt.NDArray[np.float32],
-    usable: npt.NDArray[np.int64],
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """The table among documents that have a vector."""
-    if len(usable) == len(matrix):
-        return matrix, lists, sims
-    from longctx.cluster.knn import without_rows
+def _warnings(
+    op: SemanticOrder, sims: npt.NDArray[np.float32], without: int, n: int
+) -> dict[str, int]:
+    """What the reader of the report should know before trusting the order, each with a 1."""
+    from longctx.cluster.near_duplicates import top1_histogram
 
-    lists, sims = without_rows(matrix, lists, sims, usable)
-    return np.ascontiguousarray(matrix[usable]), lists, sims
+    found: list[str] = []
+    suspicious, mean, _, _ = top1_histogram(sims, op.dup_cos)
+    if suspicious and op.dup_action == "drop":
+        found.append(
+            f"Nearest neighbours have a mean cosine of {mean:.3f}, so dup_cos {op.dup_cos:g} also "
+            "removes ordinary neighbours: raise it, or use an encoder that tells these texts apart."
+        )
+    if without:
+        found.append(
+            f"{without:,} of {n:,} documents have no vector (no known words, or a language that "
+            "the encoder does not know); they stand in a tour of their own, in the order of ids."
+        )
+    return dict.fromkeys(found, 1)
 
 
 def _columns(

@@ -70,6 +70,7 @@ def collect(run_dir: str) -> ReportData:
         licenses=_mixes(tokens, "by_license"),
         quarantine=_quarantine(stages),
         notes=_notes(run, stages),
+        warnings=_warnings(stages),
         recipe=run["recipe"],
         versions=run["versions"],
     )
@@ -125,6 +126,11 @@ def _notes(run: Run, stages: list[Stage]) -> dict[str, int]:
     )
     ignored = {f"file passed over: {reason}": n for reason, n in run["ignored_files"].items()}
     return {**notes, **ignored}
+
+
+def _warnings(stages: Iterable[Stage]) -> list[str]:
+    steps = (step for stage in stages for step in stage["steps"].values())
+    return [text for step in steps for text in step.get("warnings", {})]
 
 
 def _neighbours(stages: Iterable[Stage]) -> Neighbours | None:

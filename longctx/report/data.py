@@ -126,5 +126,6 @@ class ReportData:
     licenses: list[Mix] = field(default_factory=list)
     quarantine: dict[str, int] = field(default_factory=dict)
     notes: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
     recipe: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)

@@ -86,6 +86,12 @@ def _quarantine(data: ReportData) -> Iterator[Finding]:
     )
 
 
+def _warned(data: ReportData) -> Iterator[Finding]:
+    """What the ops themselves said."""
+    for sentence in data.warnings:
+        yield Finding(sentence, "order" if data.neighbours else "stages")
+
+
 def _order(data: ReportData) -> Iterator[Finding]:
     found = data.neighbours
     if found is None:
@@ -180,6 +186,7 @@ _RULES: tuple[Callable[[ReportData], Iterator[Finding]], ...] = (
     _outcome,
     _rows,
     _quarantine,
+    _warned,
     _order,
     _windows,
     _sources,
