@@ -49,7 +49,10 @@ def window_borders(window: I64) -> I64:
 
 
 def similarity(placement: Placement, embeddings: F32) -> Similarity:
-    """Similarity sums of each window; `embeddings` float32[documents, d] of unit norm."""
+    """Similarity sums of each window; `embeddings` float32[documents, d] of unit norm.
+
+    A row of zeros is a document without a vector: its pairs are left out, they are not "unlike".
+    """
     tokens = (placement.end - placement.start).astype(np.float64)
     borders = window_borders(placement.window)
     sums = np.zeros((len(borders) - 1, 7))
@@ -63,10 +66,12 @@ def _window_sums(document: I64, tokens: F64, vectors: F32) -> F64:
     """The fields of `Similarity` for one window, float64[7]."""
     sums = np.zeros(7)
     sums[6] = -np.inf
+    known = vectors.any(axis=1)
     for first in range(0, len(document), _BLOCK):
         rows = slice(first, min(first + _BLOCK, len(document)))
         cos = (vectors[rows] @ vectors[: rows.stop].T).astype(np.float64)
         other = document[rows, None] != document[None, : rows.stop]
+        other &= known[rows, None] & known[None, : rows.stop]
         pair = other & np.tri(len(cos), rows.stop, first - 1, dtype=bool)
         weights = np.where(pair, tokens[rows, None] * tokens[None, : rows.stop], 0.0)
         sums[0] += weights.sum()

@@ -153,3 +153,17 @@ def test_nothing_packed_has_figures_without_means():
     found = pack_stats(table, length=10, placement=plan.placement, lengths=np.zeros(0, np.int64))
     assert (found["windows"], found["windows_lower_bound"]) == (0, 0)
     assert found["fill"] is found["docs_per_window"] is found["split_docs"] is None
+
+
+def test_documents_without_a_vector_are_left_out_of_similarity() -> None:
+    vectors = np.array([[1, 0], [0, 0], [1, 0]], dtype=np.float32)
+    sizes = np.array([5, 7, 2])
+    placement = Placement(
+        np.zeros(3, dtype=np.int64), np.arange(3), np.zeros(3, dtype=np.int64), sizes
+    )
+    sums = similarity(placement, vectors)
+    assert sums.pairs.tolist() == [10.0]
+    assert sums.pairs_cos.tolist() == [10.0]
+    # The two documents with a vector are no neighbours in the window.
+    assert sums.adjacent.tolist() == [0.0]
+    assert sums.earlier.tolist() == [2.0]
