@@ -5,21 +5,30 @@ inside the commands, so that help and validation answer at once.
 """
 
 import argparse
+import io
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from longctx import __version__
 from longctx.errors import LongctxError, RecipeError
 from longctx.registry import did_you_mean
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from longctx.recipe import Recipe
+
 _EPILOG = """examples:
-  longctx sample-corpus corpus/            real text of this machine, to try things on
-  longctx plan recipe.yaml                 what a run would read, do and skip
+  longctx sample-corpus corpus          text of this machine, to try things on
+  longctx plan recipe.yaml              what a run would read, do and skip
   longctx run recipe.yaml --set stages.2.threshold=0.8
-  longctx inspect runs/demo/output         the windows; add --window ID to read one
+  longctx inspect runs/demo             the windows; --window ID reads one
+
+exit codes: 0 done, 1 the run failed, 2 the recipe or the arguments are wrong
 """
 
 
@@ -33,13 +42,26 @@ class _Parser(argparse.ArgumentParser):
             message = f"there is no command '{name}'{did_you_mean(name, COMMANDS)}; known: {known}"
         raise RecipeError(message, remedy=f"`{self.prog} --help` shows the arguments")
 
+    def refuse(self, unknown: str) -> NoReturn:
+        """Raise RecipeError for an argument that the command does not have."""
+        name = unknown.partition("=")[0]
+        options = [o for action in self._actions for o in action.option_strings]
+        self.error(f"{self.prog} has no argument '{name}'{did_you_mean(name, options)}")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names in the data may hold what the terminal's encoding does not.
+        sys.stdout.reconfigure(errors="replace")
     try:
-        arguments = _parser().parse_args(argv)
+        arguments, unknown = _parser().parse_known_args(argv)
+        if unknown:
+            arguments.parser.refuse(unknown[0])
         command: Callable[[argparse.Namespace], int] = arguments.command
-        return command(arguments)
+        code = command(arguments)
+        sys.stdout.flush()
+        return code
     except LongctxError as error:
         _print_error(error)
         return error.exit_code
@@ -48,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except BrokenPipeError:
         # The reader of a pipe (head, less) went away; Python must not complain at exit.
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
@@ -70,10 +92,27 @@ def _parser() -> argparse.ArgumentParser:
         title="commands", metavar="COMMAND", required=True, parser_class=_Parser
     )
     for name, (help_text, function, add_arguments) in COMMANDS.items():
-        sub = commands.add_parser(name, help=help_text, description=f"{help_text}.")
+        described = f"{help_text[0].upper()}{help_text[1:]}."
+        sub = commands.add_parser(name, help=help_text, description=described)
         add_arguments(sub)
-        sub.set_defaults(command=function)
+        sub.set_defaults(command=function, parser=sub)
     return parser
+
+
+def _show(view: "RenderableType") -> None:
+    """Print a rich view; a closed pipe raises BrokenPipeError, as plain printing does."""
+    from rich.console import Console
+
+    console = Console()
+    with console.capture() as captured:
+        console.print(view)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got '{text}'")
+    return int(text)
 
 
 def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,30 +123,34 @@ def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
         dest="overrides",
         action="append",
         default=[],
-        help="override a value, e.g. stages.3.threshold=0.7 (may be repeated)",
+        help="override a value for this call; list items are counted from 0, e.g. "
+        "stages.3.threshold=0.7 (may be repeated)",
     )
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
     _recipe_arguments(parser)
-    parser.add_argument("--cpus", type=int, help="CPUs of the local Ray (default: all)")
+    parser.add_argument(
+        "--cpus",
+        type=_positive,
+        metavar="N",
+        help="CPUs of the local Ray (default: all; RAY_ADDRESS joins a cluster instead)",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress, only the closing table")
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from longctx.engine.api import run
     from longctx.engine.progress import reporter
     from longctx.report.collect import collect
     from longctx.report.terminal import closing_table
 
     record = run(_load(arguments), reporter=reporter(arguments.quiet), num_cpus=arguments.cpus)
-    Console().print(closing_table(collect(record.run_dir)))
+    _show(closing_table(collect(record.run_dir)))
     return 0
 
 
-def _load(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]
+def _load(arguments: argparse.Namespace) -> "Recipe":
     from longctx.recipe import load
 
     return load(arguments.recipe, arguments.overrides)
@@ -115,19 +158,20 @@ def _load(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]
 
 def _plan_arguments(parser: argparse.ArgumentParser) -> None:
     _recipe_arguments(parser)
-    parser.add_argument("--cores", type=int, help="cores to estimate for (default: this machine's)")
+    parser.add_argument(
+        "--cores",
+        type=_positive,
+        metavar="N",
+        help="cores to estimate the time for (default: those of this machine)",
+    )
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    import os
-
-    from rich.console import Console
-
     from longctx.engine.api import plan
     from longctx.report.plan import plan_view
 
     cores = arguments.cores or os.cpu_count() or 1
-    Console().print(plan_view(plan(_load(arguments)), cores))
+    _show(plan_view(plan(_load(arguments)), cores))
     return 0
 
 
@@ -142,15 +186,15 @@ def _validate(arguments: argparse.Namespace) -> int:
 
 
 def _ops_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", help="show one op: fields, defaults, cost, source")
+    parser.add_argument(
+        "name", nargs="?", help="show one op: what it does, fields, defaults, cost, source"
+    )
 
 
 def _ops(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from longctx.report.ops import op_view, ops_view
 
-    Console().print(op_view(arguments.name) if arguments.name else ops_view())
+    _show(op_view(arguments.name) if arguments.name else ops_view())
     return 0
 
 
@@ -162,18 +206,28 @@ def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
         "--window", metavar="ID", help="window to read; a unique beginning is enough"
     )
     parser.add_argument(
-        "--seam", type=int, metavar="N", help="show the text on both sides of seam N in full"
+        "--seam",
+        type=_positive,
+        metavar="N",
+        help="with --window: the whole text on both sides of seam N (counted from 1)",
     )
-    parser.add_argument("--chars", type=int, default=160, help="characters shown at each seam")
-    parser.add_argument("--limit", type=int, default=20, help="windows listed (default 20)")
     parser.add_argument(
-        "--tokenizer", help="tokenizer of the windows (default: the one in manifest.json)"
+        "--chars",
+        type=_positive,
+        metavar="N",
+        help="characters shown on each side of a seam (default 160; with --seam all)",
+    )
+    parser.add_argument(
+        "--limit", type=_positive, metavar="N", default=20, help="windows listed (default 20)"
+    )
+    parser.add_argument(
+        "--tokenizer",
+        metavar="PATH",
+        help="tokenizer of the windows (default: the one in manifest.json)",
     )
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from longctx.report.inspect import inspect_view
 
     view = inspect_view(
@@ -184,7 +238,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
         limit=arguments.limit,
         tokenizer=arguments.tokenizer,
     )
-    Console().print(view)
+    _show(view)
     return 0
 
 
@@ -201,31 +255,62 @@ def _report(arguments: argparse.Namespace) -> int:
 
 def _sample_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="folder to write (created; must be empty)")
-    parser.add_argument("--min-mb", type=float, default=30, help="megabytes of text (default 30)")
+    parser.add_argument(
+        "--min-mb",
+        type=float,
+        metavar="MB",
+        default=30,
+        help="least text to accept, in megabytes (default 30)",
+    )
+    parser.add_argument(
+        "--max-mb",
+        type=float,
+        metavar="MB",
+        default=45,
+        help="most text to take, shared fairly by the packages (default 45)",
+    )
 
 
 def _sample(arguments: argparse.Namespace) -> int:
+    from longctx.report.sample import sample_summary
     from longctx.sample_corpus import build
 
     out: Path = arguments.out
-    if out.exists() and any(out.iterdir()):
-        raise RecipeError(f"{out} is not empty", remedy="name a new folder; nothing was written")
-    print(json.dumps(build(out, min_mb=arguments.min_mb), indent=1))
+    if arguments.min_mb > arguments.max_mb:
+        raise RecipeError(
+            f"--min-mb {arguments.min_mb:g} is above --max-mb {arguments.max_mb:g}",
+            remedy="lower --min-mb or raise --max-mb; nothing was written",
+        )
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise RecipeError(
+            f"{out} is not an empty folder", remedy="name a new folder; nothing was written"
+        )
+    print(sample_summary(out, build(out, min_mb=arguments.min_mb, max_mb=arguments.max_mb)))
     return 0
 
 
 def _schema_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, help="write to a file instead of the terminal")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write to a file instead of the terminal"
+    )
 
 
 def _schema(arguments: argparse.Namespace) -> int:
     from longctx.recipe import json_schema
 
     text = json.dumps(json_schema(), indent=2)
-    if arguments.out:
-        arguments.out.write_text(text + "\n", encoding="utf-8")
-    else:
+    if not arguments.out:
         print(text)
+        return 0
+    try:
+        arguments.out.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(
+            f"the file cannot be written: {error.strerror}",
+            where=str(arguments.out),
+            remedy="give --out a file in a folder that is there",
+        ) from None
+    print(arguments.out)
     return 0
 
 

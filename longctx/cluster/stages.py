@@ -26,7 +26,7 @@ class ClusterKMeans(Barrier):
     niter: int = Field(20, ge=1)
     seed: int = Field(1234, ge=0)
 
-    summary: ClassVar[str] = "spherical k-means over the embeddings (FAISS)"
+    summary: ClassVar[str] = "spherical k-means over the embeddings"
     source: ClassVar[str] = "Lloyd 1982; FAISS 2401.08281"
     cost: ClassVar[str] = "training on 256 vectors per cluster, then rows x k x dim multiply-adds"
     reads: ClassVar[tuple[str, ...]] = ("embedding",)

@@ -23,7 +23,7 @@ class DedupExact(Barrier):
     norm: Literal["exact", "raw", "dedup"] = "exact"
     scope: Literal["none", "source"] = "none"
 
-    summary: ClassVar[str] = "remove documents whose normalised text is identical"
+    summary: ClassVar[str] = "remove documents with identical normalised text"
     source: ClassVar[str] = (
         "folklore; keys are BLAKE2b-128 of the NFC text with white space squeezed"
     )

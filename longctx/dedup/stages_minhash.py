@@ -73,11 +73,12 @@ class DedupMinHash(Barrier):
     min_kept_sim: float = Field(0.0, ge=0, le=1)
     local_edges: int = Field(50_000_000, ge=0)
 
-    summary: ClassVar[str] = "keep one of each cluster of near-duplicates (MinHash-LSH)"
+    summary: ClassVar[str] = "keep one of each cluster of near-duplicates"
     source: ClassVar[str] = "Broder 1997; FineWeb 2406.17557 (14 x 8); datasketch 2 `affine32`"
     cost: ClassVar[str] = (
         "signatures 30+ MB/s per core; exchange of bands x (16 + 4 x num_perm) bytes"
     )
+    reads: ClassVar[tuple[str, ...]] = ("text",)
     rate_mb_s: ClassVar[float] = 40.0
     exchange_bytes_per_row: ClassVar[int] = 7500
     writes: ClassVar[tuple[str, ...]] = (
@@ -100,7 +101,7 @@ class DedupMinHash(Barrier):
         return self
 
     def reads_columns(self) -> tuple[str, ...]:
-        return ("text", *([c] if (c := self._keep_column()) else []))
+        return (*self.reads, *([c] if (c := self._keep_column()) else []))
 
     def _keep_column(self) -> str | None:
         return self.keep.partition(":")[2] or None

@@ -56,7 +56,7 @@ class DedupSemantic(Barrier):
     niter: int = Field(100, ge=1)
     seed: int = Field(1234, ge=0)
 
-    summary: ClassVar[str] = "remove semantic near-duplicates inside k-means clusters (SemDeDup)"
+    summary: ClassVar[str] = "remove near-duplicates by meaning (SemDeDup)"
     source: ClassVar[str] = "SemDeDup 2303.09540"
     cost: ClassVar[str] = "rows^2 / k x dim multiply-adds; exchange of the vectors"
     reads: ClassVar[tuple[str, ...]] = ("embedding", "emb_cover")

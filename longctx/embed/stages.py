@@ -32,7 +32,7 @@ class Embed(Model):
     chunk_tokens: int | None = Field(None, ge=8)
     languages: list[str] | None = None
 
-    summary: ClassVar[str] = "one unit vector per document (sentence-transformers or static)"
+    summary: ClassVar[str] = "one unit vector per document"
     source: ClassVar[str] = "Sentence-BERT 1908.10084; model2vec distillation for `static`"
     cost: ClassVar[str] = (
         "static: about 10 MB/s per core; minilm: 11 chunks of 256 tokens/s per core"

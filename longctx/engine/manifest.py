@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from longctx import __version__
-from longctx.errors import RunError
+from longctx.errors import RecipeError, RunError
 from longctx.io import paths
 from longctx.recipe import Recipe
 from longctx.schema import SCHEMA_VERSION
@@ -87,11 +87,11 @@ class RunRecord:
 
 
 def load(run_dir: str) -> dict[str, Any]:
-    """The content of a run's `run.json`. Raises RunError if the folder holds none."""
+    """The content of a run's `run.json`. Raises RecipeError if the folder holds none."""
     url = paths.join(paths.absolute(run_dir), FILE)
     data = paths.read_if_exists(url)
     if data is None:
-        raise RunError(
+        raise RecipeError(
             "this is not a run folder: it has no run.json",
             where=run_dir,
             remedy="give the run_dir of a recipe that was run",

@@ -24,6 +24,8 @@ from longctx.text.tokenize import load_tokenizer
 
 MEGABYTE = 1_000_000
 _SAMPLE = 1 << 20
+_UNITS = ("parts", "file groups")
+_LAST_STEP = "result"  # the last step of a barrier has no name of its own
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,9 @@ class InputPlan:
 class StagePlan:
     """One stage: what it costs, roughly, and what a resume would find.
 
-    `cpu_seconds` is for one core; `exchange_bytes` what crosses the network; `state` is "done",
-    "to do" or how many units of which step are left.
+    `cpu_seconds` is for one core; `exchange_bytes` what crosses the network; `workers` what runs
+    it ("tasks", "actors", "actors with 1 GPU"); `state` is "done", "to do" or how much of which
+    step is left. What comes after a stage with work left counts as to do.
     """
 
     stage: str
@@ -51,7 +54,7 @@ class StagePlan:
     summary: str
     cpu_seconds: float
     exchange_bytes: int
-    resources: str
+    workers: str
     state: str
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -97,7 +100,7 @@ def make_plan(recipe: Recipe) -> Plan:
             "read files into documents/, check ids",
             text / 60e6,
             30 * rows,
-            "1 CPU per file group",
+            "tasks",
             states[0],
         )
     ]
@@ -109,7 +112,7 @@ def make_plan(recipe: Recipe) -> Plan:
                 op.summary,
                 text / (op.rate_mb_s * MEGABYTE),
                 op.exchange_bytes_per_row * rows,
-                _resources(op),
+                _workers(op),
                 state,
                 op.model_dump(mode="json", exclude={"op"}, exclude_defaults=True),
             )
@@ -118,10 +121,10 @@ def make_plan(recipe: Recipe) -> Plan:
     return Plan(recipe, run_dir, output, inputs, listing.ignored, parts, stages)
 
 
-def _resources(op: Op) -> str:
-    if isinstance(op, Model):
-        return f"actors, {op.num_gpus:g} GPU each" if op.num_gpus else "actors, 1 CPU each"
-    return "1 CPU per part" if isinstance(op, Map) else "1 CPU per part or bucket"
+def _workers(op: Op) -> str:
+    if not isinstance(op, Model):
+        return "tasks"
+    return f"actors with {op.num_gpus:g} GPU" if op.num_gpus else "actors"
 
 
 def _inputs(listing: Listing) -> list[InputPlan]:
@@ -159,7 +162,7 @@ def _rows(file: InputFile, group: Group) -> tuple[int, int, bool]:
     if packed:
         # A compressed head cannot be counted cheaply; 4 kB of text per row is a common size.
         return max(1, file.text_bytes // 4096), file.text_bytes, False
-    lines = max(1, head.count(b"\n"))
+    lines = max(1, head.count(b"\n") + (not head.endswith(b"\n")))
     return max(1, file.size * lines // len(head)), file.size, len(head) == file.size
 
 
@@ -190,16 +193,25 @@ def _states(
     try:
         for state in _walk(recipe, run_dir, output, tokenizer, listing, part_bytes):
             states.append(state)
-    except PendingWorkError as left:
-        states.append(left.describe())
+    except PendingWorkError as found:
+        states.append(_left(found))
     return states + ["to do"] * (len(names) - len(states))
+
+
+def _left(found: PendingWorkError) -> str:
+    """What is left of the stage that a resume would start with."""
+    step = found.step or _LAST_STEP
+    if found.left == found.total:
+        return "to do" if step in _UNITS else f"from step {step}"
+    amount = f"{found.left:,} of {found.total:,}"
+    return f"{amount} {step}" if step in _UNITS else f"{amount} in step {step}"
 
 
 def _walk(
     recipe: Recipe, run_dir: str, output: str, tokenizer: str, listing: Listing, part_bytes: int
 ) -> Any:
     groups = ingest.group_step(listing, run_dir, part_bytes)
-    read = _committed(groups, "files")
+    read = _committed(groups, "file groups")
     corpus = ingest.corpus_of(run_dir, read.commits)
     rows = sum(c.stats["rows_out"] for c in read.commits)
     exchange = int(recipe.body.engine.exchange_mb * MEGABYTE)

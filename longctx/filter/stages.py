@@ -76,7 +76,7 @@ class ScoreHeuristics(Map):
     windows: bool = True
     window_words: int = Field(2000, ge=10)
 
-    summary: ClassVar[str] = "lengths (characters, words, tokens) and quality measures as columns"
+    summary: ClassVar[str] = "lengths and quality measures, as columns"
     source: ClassVar[str] = "Gopher 2112.11446, C4 1910.10683, FineWeb 2406.17557"
     cost: ClassVar[str] = "about 3 MB/s per core with windows; tokens kept at 4 bytes each"
     reads: ClassVar[tuple[str, ...]] = ("text",)
@@ -128,7 +128,8 @@ ProfileName = Literal["none", "long_doc", "short_doc", "code"]
 class Decide(Map):
     """Drops rows by thresholds on columns of earlier stages; moving one recomputes no score.
 
-    `rules` hold for all sources, `per_source` replaces bounds column by column. `profile` (and
+    `rules` give columns inclusive bounds, as in `{n_tokens: {min: 64, max: 100000}}`, for all
+    sources; `per_source` replaces them column by column for a source. `profile` (and
     `profiles` by source) applies the heuristic rules of `score.heuristics`; `bounds` moves their
     limits by rule name. Rows whose column is null are dropped unless `nulls: keep`.
     """
@@ -141,9 +142,7 @@ class Decide(Map):
     bounds: dict[str, float] = Field(default_factory=dict)
     nulls: Literal["drop", "keep"] = "drop"
 
-    summary: ClassVar[str] = (
-        "drop rows by thresholds on columns, per source; the reason is recorded"
-    )
+    summary: ClassVar[str] = "drop rows by thresholds on columns, per source"
     source: ClassVar[str] = "longctx; the profiles follow Gopher, C4 and FineWeb"
     cost: ClassVar[str] = "reads only the columns it names"
     writes: ClassVar[tuple[str, ...]] = (DROP_REASON,)

@@ -111,7 +111,7 @@ class OrderICP(SemanticOrder):
     pick: Literal["max", "min"] = "max"
     cap: int = Field(21, ge=1)
 
-    summary: ClassVar[str] = "order by a walk over the neighbour graph (In-Context Pretraining)"
+    summary: ClassVar[str] = "a walk over neighbours (In-Context Pretraining)"
     source: ClassVar[str] = "ICP 2310.10638, Algorithm 1 and the released code"
     cost: ClassVar[str] = "rows x k after the neighbour search; 12-20 % of the steps are jumps"
 
@@ -141,9 +141,7 @@ class OrderPath(SemanticOrder):
     k_join: int = Field(32, ge=2)
     improve: Literal["none", "2opt", "2opt+oropt"] = "2opt+oropt"
 
-    summary: ClassVar[str] = (
-        "order along one path of high similarity (greedy edge + 2-opt + Or-opt)"
-    )
+    summary: ClassVar[str] = "one path of high similarity between neighbours"
     source: ClassVar[str] = "longctx; Bentley 1992 for the searches, Held-Karp 1970 for the bound"
     cost: ClassVar[str] = "about 0.1 ms per document after the neighbour search; 98 % of the bound"
 

@@ -65,15 +65,12 @@ class Pack(Barrier):
     shuffle_windows: bool = True
     shard_tokens: int = Field(_SHARD_TOKENS, ge=1)
 
-    summary: ClassVar[str] = "pack tours into windows of at most `length` tokens and write them"
+    summary: ClassVar[str] = "pack tours into windows and write them"
     source: ClassVar[str] = "concat: ICP 2310.10638 and others; window: longctx"
     cost: ClassVar[str] = "tokens move once; plan about 60 bytes a document in one process"
     rate_mb_s: ClassVar[float] = 20.0
     exchange_bytes_per_row: ClassVar[int] = 9000
-    writes: ClassVar[tuple[str, ...]] = ()
-
-    def reads_columns(self) -> tuple[str, ...]:
-        return ("tour_id", "rank")
+    reads: ClassVar[tuple[str, ...]] = ("tour_id", "rank")
 
     def run(self, context: BarrierContext) -> None:
         if not context.dry:

@@ -45,7 +45,7 @@ def write_report(run_dir: str) -> str:
 
 
 def collect(run_dir: str) -> ReportData:
-    """What the report shows. Raises RunError if the folder holds no run."""
+    """What the report shows. Raises RecipeError if the folder holds no run."""
     run = manifest.load(run_dir)
     stages: list[Stage] = run["stages"]
     scored = [s for s in stages if s["summary"].get("lengths")]

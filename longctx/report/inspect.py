@@ -5,6 +5,8 @@ the tokens that a trainer will see, and similarities are those of that text unde
 run, or the packaged static one where the run folder is gone.
 """
 
+import json
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,12 +23,14 @@ from rich.table import Table
 from rich.text import Text
 
 from longctx.engine.corpus import open_source
-from longctx.errors import RecipeError, RunError
+from longctx.errors import RecipeError
 from longctx.io import paths
-from longctx.report.format import count, one_line, percent
+from longctx.registry import did_you_mean
+from longctx.report.format import count, one_line, percent, plural
 from longctx.text.tokenize import Tokenizer, load_tokenizer
 
-_SEAM_CHARS = 2000
+_SEAM_CHARS = 160
+_COMPARED = 10_000
 _LISTED = ["window_id", "n_tokens", "segments", "tour_id", "stats"]
 
 
@@ -44,13 +48,14 @@ def inspect_view(
     *,
     window: str | None = None,
     seam: int | None = None,
-    chars: int = 160,
+    chars: int | None = None,
     limit: int = 20,
     tokenizer: str | None = None,
 ) -> RenderableType:
     """A table of windows, or one window with its documents and seams.
 
-    Raises RecipeError for a window or seam that is not there, RunError for a folder without any.
+    `chars` are shown on each side of a seam: by default 160, and all of them for one `seam`.
+    Raises RecipeError for a window or seam that is not there, and for a folder without any.
     """
     source = _source(folder, tokenizer)
     if window is None:
@@ -62,8 +67,6 @@ def inspect_view(
 
 
 def _source(folder: str, tokenizer: str | None) -> _Source:
-    import json
-
     root = paths.absolute(folder)
     run = paths.read_if_exists(paths.join(root, "run.json"))
     if run is not None:
@@ -77,8 +80,6 @@ def _source(folder: str, tokenizer: str | None) -> _Source:
 
 def _encoder(run_dir: str | None) -> dict[str, Any]:
     """Settings of the run's `embed` stage, or none where the run folder is gone."""
-    import json
-
     data = paths.read_if_exists(paths.join(run_dir, "run.json")) if run_dir else None
     stages = json.loads(data)["stages"] if data else []
     return next((s["settings"] for s in stages if s["op"] == "embed"), {})
@@ -87,7 +88,7 @@ def _encoder(run_dir: str | None) -> dict[str, Any]:
 def _files(source: _Source) -> list[str]:
     names = [n for n in paths.list_files(source.folder) if n.endswith(".parquet")]
     if not names:
-        raise RunError(
+        raise RecipeError(
             "there are no windows here",
             where=source.folder,
             remedy="give the output folder of a run (part-*.parquet), or its run folder",
@@ -100,12 +101,12 @@ def _tables(source: _Source, columns: list[str]) -> Iterator[tuple[str, pa.Table
         file = pq.ParquetFile(open_source(url))
         missing = {"window_id", "input_ids", "segments"} - set(file.schema_arrow.names)
         if missing:
-            raise RunError(
-                f"these are not windows: the column {min(missing)} is missing",
+            raise RecipeError(
+                f"these are not windows: the column `{min(missing)}` is missing",
                 where=url,
                 remedy="give the output folder of a run",
             )
-        yield url, file.read(columns=columns)
+        yield url, file.read(columns=[c for c in columns if c in file.schema_arrow.names])
 
 
 def _listing(source: _Source, limit: int) -> RenderableType:
@@ -119,51 +120,59 @@ def _listing(source: _Source, limit: int) -> RenderableType:
         total += windows.num_rows
         for row in windows.slice(0, max(0, limit - shown)).to_pylist():
             shown += 1
-            stats = row["stats"] or {}
-            longest = max(row["segments"], key=lambda s: s["end"] - s["start"])
-            adjacent = stats.get("adjacent")
-            table.add_row(
-                row["window_id"][:12],
-                count(row["n_tokens"]),
-                percent(stats.get("fill")),
-                count(stats.get("n_docs")),
-                "-" if adjacent is None else f"{adjacent:.2f}",
-                Text(one_line(longest["doc_id"], 80)),
-            )
+            table.add_row(*(Text(cell) for cell in _cells(row)))
     note = f"{shown} of {count(total)} windows in {source.folder}"
     help_text = "cosine: mean similarity of neighbouring documents; --window ID reads one window"
     return Group(table, Text(note, style="dim"), Text(help_text, style="dim"))
 
 
+def _cells(row: dict[str, Any]) -> list[str]:
+    """One window in the list; of windows that were made elsewhere less is known."""
+    stats = row.get("stats") or {}
+    adjacent = stats.get("adjacent")
+    longest = max(row["segments"], key=lambda s: s["end"] - s["start"], default={"doc_id": "-"})
+    return [
+        one_line(row["window_id"], 80)[:12],
+        count(row.get("n_tokens")),
+        percent(stats.get("fill")),
+        count(stats.get("n_docs", len(row["segments"]))),
+        "-" if adjacent is None else f"{adjacent:.2f}",
+        one_line(longest["doc_id"], 80),
+    ]
+
+
 def _find(source: _Source, prefix: str) -> dict[str, Any]:
-    hits: list[tuple[str, int]] = []
-    near: list[str] = []
+    hits: list[tuple[str, int, str]] = []
+    known: list[str] = []
     for url, table in _tables(source, ["window_id"]):
         ids = table.column("window_id")
-        mask = pc.starts_with(ids, prefix)
-        near += ids.slice(0, 1).to_pylist()
-        hits += [(url, int(i)) for i in np.flatnonzero(mask.to_numpy())]
+        known += ids.to_pylist()
+        places = np.flatnonzero(pc.starts_with(ids, prefix).to_numpy())
+        hits += [(url, int(i), ids[int(i)].as_py()) for i in places]
     if not hits:
+        near = sorted({k[: len(prefix)] for k in known[:_COMPARED]})
         raise RecipeError(
-            f"no window begins with '{prefix}'",
+            f"no window begins with '{prefix}'{did_you_mean(prefix, near)}",
             where=source.folder,
-            remedy=f"`longctx inspect` without --window lists them, e.g. {near[0][:12]}"
-            if near
-            else "",
+            remedy="`longctx inspect` without --window lists them",
         )
-    if len(hits) > 1:
+    exact = [hit for hit in hits if hit[2] == prefix]
+    if len(hits) > 1 and len(exact) != 1:
+        named = ", ".join(hit[2][: len(prefix) + 8] for hit in hits[:3])
         raise RecipeError(
-            f"{len(hits)} windows begin with '{prefix}'",
+            f"{len(hits):,} windows begin with '{prefix}': {named}{', ...' * (len(hits) > 3)}",
             where=source.folder,
             remedy="give more of the id",
         )
-    url, place = hits[0]
+    url, place, _ = (exact or hits)[0]
     table = pq.ParquetFile(open_source(url)).read()
     found: dict[str, Any] = table.slice(place, 1).to_pylist()[0]
     return found
 
 
-def _window(source: _Source, row: dict[str, Any], seam: int | None, chars: int) -> RenderableType:
+def _window(
+    source: _Source, row: dict[str, Any], seam: int | None, chars: int | None
+) -> RenderableType:
     if source.tokenizer is None:
         raise RecipeError(
             "the tokenizer of these windows is not known",
@@ -181,11 +190,11 @@ def _window(source: _Source, row: dict[str, Any], seam: int | None, chars: int) 
                 if len(segments) > 1
                 else "this window holds one document",
             )
-        return Group(*_seam(seam, segments, texts, _SEAM_CHARS))
+        return Group(*_seam(seam, segments, texts, chars or max(map(len, texts))))
     similar = _similarities(source, texts)
     parts: list[RenderableType] = [_head(row), _documents(segments, similar)]
     for number in range(1, len(segments)):
-        parts += _seam(number, segments, texts, chars)
+        parts += _seam(number, segments, texts, chars or _SEAM_CHARS)
     return Group(*parts)
 
 
@@ -195,25 +204,25 @@ def _text(tokenizer: Tokenizer, ids: list[int]) -> str:
 
 
 def _similarities(source: _Source, texts: list[str]) -> list[float | None]:
-    """Cosine of each document to the one before it in the window."""
+    """Cosine of each document to the one before it; none where either has no vector."""
     from longctx.embed.encoders import load_encoder
 
     settings = {k: source.encoder[k] for k in ("chunk_tokens", "max_chunks") if k in source.encoder}
     encoder = load_encoder(source.encoder.get("model", "static"), **settings)
     vectors, _ = encoder.encode(texts)
-    return [None, *(float(a @ b) for a, b in pairwise(vectors))]
+    return [None, *(float(a @ b) if a.any() and b.any() else None for a, b in pairwise(vectors))]
 
 
 def _head(row: dict[str, Any]) -> Text:
-    stats = row["stats"] or {}
+    stats = row.get("stats") or {}
     tour = f", tour {row['tour_id']}" if row.get("tour_id") else ""
     fill = f", {percent(stats['fill'])} full" if stats.get("fill") is not None else ""
-    docs = len(row["segments"])
+    docs = plural(len(row["segments"]), "document")
     return Text.assemble(
         ("window ", "dim"),
-        (row["window_id"], "bold"),
+        (one_line(row["window_id"], 200), "bold"),
         (
-            f"\n{count(row['n_tokens'])} tokens{fill}, {docs} document{'s' * (docs != 1)}{tour}\n",
+            f"\n{count(len(row['input_ids']))} tokens{fill}, {docs}{tour}\n",
             "",
         ),
     )
@@ -230,10 +239,10 @@ def _documents(segments: list[dict[str, Any]], similar: list[float | None]) -> T
     for number, (segment, cosine) in enumerate(zip(segments, similar, strict=True), start=1):
         table.add_row(
             str(number),
-            "" if cosine is None else f"{cosine:.2f}",
+            "" if number == 1 else "-" if cosine is None else f"{cosine:.2f}",
             count(segment["end"] - segment["start"]),
-            count(segment["doc_start"]) if segment["doc_start"] else "start",
-            Text(one_line(segment["source"] or "-", 40)),
+            count(segment["doc_start"]) if segment.get("doc_start") else "start",
+            Text(one_line(segment.get("source") or "-", 40)),
             Text(one_line(segment["doc_id"], 200)),
         )
     return table
@@ -258,4 +267,9 @@ def _seam(
 
 def _visible(text: str) -> str:
     """Printable text: control characters other than line ends are shown as escapes."""
-    return "".join(c if c in "\n\t" or c.isprintable() else repr(c)[1:-1] for c in text.strip())
+    return "".join(c if _printable(c) else repr(c)[1:-1] for c in text.strip("\n"))
+
+
+def _printable(c: str) -> bool:
+    # Wide and fixed spaces are not "printable" to Python, but a terminal shows them.
+    return c in "\n\t" or c.isprintable() or unicodedata.category(c) == "Zs"

@@ -2,7 +2,6 @@
 
 from rich import box
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -18,7 +17,7 @@ def ops_view() -> RenderableType:
     table.add_column()
     for name in OPS:
         op = resolve(name)
-        table.add_row(name, op.kind, op.summary)
+        table.add_row(name, op.kind, Text(op.summary))
     return Group(table, Text("\n`longctx ops NAME` shows fields, cost and source.", style="dim"))
 
 
@@ -27,9 +26,8 @@ def op_view(name: str) -> RenderableType:
     op = resolve(name)
     parts: list[RenderableType] = [Text.assemble((name, "bold"), f"  {op.summary}\n")]
     if op.__doc__:
-        parts += [Padding(Text(_paragraphs(op.__doc__)), (0, 0, 1, 0))]
-    parts += [_fields(op), Text(), _facts(op)]
-    return Group(*parts)
+        parts.append(Text(f"{_paragraphs(op.__doc__)}\n"))
+    return Group(*parts, _fields(op), _facts(op))
 
 
 def _paragraphs(doc: str) -> str:
@@ -61,10 +59,14 @@ def _type(info: dict[str, object]) -> str:
         "maximum": "<=",
         "exclusiveMaximum": "<",
     }
-    bounds = [f"{sign} {info[k]:g}" for k, sign in limits.items() if k in info]
+    bounds = [f"{sign} {_number(info[k])}" for k, sign in limits.items() if k in info]
     kind = str(info.get("type", "mapping" if "$ref" in info else "value"))
     kind = {"object": "mapping", "array": "list", "null": "none"}.get(kind, kind)
     return f"{kind} {', '.join(bounds)}".strip()
+
+
+def _number(value: object) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _default(info: dict[str, object]) -> str:
@@ -82,7 +84,7 @@ def _facts(op: type[Op]) -> Table:
     table.add_column(overflow="fold")
     rows = [
         ("kind", op.kind),
-        ("reads", ", ".join(op.reads) or "depends on its fields"),
+        ("reads", ", ".join(op.reads) or "the columns that its fields name"),
         ("writes", ", ".join(op.writes) or "windows"),
         ("cost", op.cost),
         ("source", op.source),

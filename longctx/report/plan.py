@@ -1,5 +1,8 @@
 """A plan on the terminal: inputs, stages with rough costs, and what a resume would skip."""
 
+from collections.abc import Iterator
+from typing import Any
+
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -15,21 +18,33 @@ def plan_view(plan: Plan, cores: int) -> RenderableType:
     head = Text.assemble(
         (body.name, "bold"), f"  seed {body.seed}, fingerprint {plan.recipe.fingerprint}\n"
     )
-    busy = sum(s.cpu_seconds for s in plan.stages if s.state != "done")
-    moved = sum(s.exchange_bytes for s in plan.stages if s.state != "done")
-    peak = int(3 * (body.engine.part_mb + body.engine.exchange_mb) * 1e6)
-    sums = Text(
-        f"{plural(plan.rows, 'row')}, {size(plan.text_bytes)} of text in about "
-        f"{plural(plan.parts, 'part')}. Left to do: about {duration(busy / cores)} on "
-        f"{plural(cores, 'core')}, {size(moved)} exchanged, up to {size(peak)} of memory per "
-        "worker.\nEstimates assume that no row is dropped, and cores like those of "
-        "docs/benchmarks.md."
-    )
-    parts: list[RenderableType] = [head, _inputs(plan), _stages(plan), sums, Text(), _places(plan)]
+    parts: list[RenderableType] = [head, _inputs(plan)]
     if plan.ignored:
-        listed = ", ".join(f"{reason}: {n}" for reason, n in plan.ignored.items())
-        parts.insert(2, Text(f"files passed over: {listed}\n", style="yellow"))
-    return Group(*parts)
+        listed = ", ".join(f"{reason} {n:,}" for reason, n in plan.ignored.items())
+        parts.append(Text(f"files passed over: {listed}\n", style="yellow"))
+    parts.append(_stages(plan))
+    if any(s.settings for s in plan.stages):
+        parts += [_settings(plan), Text()]
+    return Group(*parts, Text(_sums(plan, cores)), Text(), _places(plan))
+
+
+def _sums(plan: Plan, cores: int) -> str:
+    about = "" if all(i.exact for i in plan.inputs) else "About "
+    read = (
+        f"{about}{plural(plan.rows, 'row')}, {size(plan.text_bytes)} of text in about "
+        f"{plural(plan.parts, 'part')}. "
+    )
+    left = [s for s in plan.stages if s.state != "done"]
+    if not left:
+        return f"{read}Nothing is left to do: a run would skip every stage."
+    engine = plan.recipe.body.engine
+    busy, moved = sum(s.cpu_seconds for s in left), sum(s.exchange_bytes for s in left)
+    peak = int(3 * (engine.part_mb + engine.exchange_mb) * 1e6)
+    return (
+        f"{read}Left to do: about {duration(busy / cores)} on {plural(cores, 'core')}, "
+        f"{size(moved)} exchanged, up to {size(peak)} of memory per worker.\nEstimates assume "
+        "that no row is dropped, and cores like those of docs/benchmarks.md."
+    )
 
 
 def _inputs(plan: Plan) -> Table:
@@ -44,30 +59,48 @@ def _inputs(plan: Plan) -> Table:
             count(i.files),
             size(i.stored_bytes),
             f"{about}{count(i.rows)}",
-            f"{about}{size(i.text_bytes)}",
+            f"~{size(i.text_bytes)}",
         )
     return table
 
 
 def _stages(plan: Plan) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("stage", no_wrap=True)
-    table.add_column("resources", overflow="fold")
+    table.add_column("stage", overflow="fold", min_width=16)
+    table.add_column("workers", overflow="fold")
     table.add_column("core time", justify="right", no_wrap=True)
     table.add_column("exchanged", justify="right", no_wrap=True)
     table.add_column("state", overflow="fold")
     for stage in plan.stages:
         table.add_row(
             stage.stage,
-            stage.resources,
+            stage.workers,
             duration(stage.cpu_seconds),
             size(stage.exchange_bytes) if stage.exchange_bytes else "-",
             Text(stage.state, style="green" if stage.state == "done" else ""),
         )
-        if stage.settings:
-            listed = ", ".join(f"{k} {v}" for k, v in stage.settings.items())
-            table.add_row("", Text(f"{listed}", style="dim"), "", "", "")
     return table
+
+
+def _settings(plan: Plan) -> Table:
+    """What the recipe sets to something else than its default."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for stage in plan.stages:
+        if stage.settings:
+            listed = ", ".join(f"{name} {value}" for name, value in _flat(stage.settings))
+            grid.add_row(stage.stage, Text(listed))
+    return grid
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Settings by dotted path, as an override would name them; bounds that are not set stay out."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            yield f"{prefix}{name}", f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _places(plan: Plan) -> Table:
