@@ -10,14 +10,25 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 def expand(value: Any) -> Any:
-    """Replace `${NAME}` in a string. Raises ValueError naming a variable that is not set."""
+    """Replace `${NAME}` in a string.
 
-    def replace(match: re.Match[str]) -> str:
-        if (found := os.environ.get(match[1])) is None:
-            raise ValueError(f"the environment variable {match[1]} is not set")
-        return found
+    Raises ValueError naming a variable that is not set, for a `${` that is not a variable, and
+    when nothing is left: an empty path would mean the working directory.
+    """
+    if not isinstance(value, str):
+        return value
+    if "${" in _VARIABLE.sub("", value):
+        raise ValueError("`${` must be followed by the name of a variable and `}`")
+    expanded = _VARIABLE.sub(_from_environment, value)
+    if not expanded.strip():
+        raise ValueError("the path is empty")
+    return expanded
 
-    return _VARIABLE.sub(replace, value) if isinstance(value, str) else value
+
+def _from_environment(match: re.Match[str]) -> str:
+    if (found := os.environ.get(match[1])) is None:
+        raise ValueError(f"the environment variable {match[1]} is not set")
+    return found
 
 
 Location = Annotated[str, BeforeValidator(expand)]

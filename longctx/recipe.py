@@ -5,28 +5,51 @@ refused, and `key.path=value` overrides are parsed as YAML scalars. `${NAME}` in
 from the environment after the recipe was recorded, so that a secret in a path is not written down.
 """
 
+import copy
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.json_schema import models_json_schema
 
 from longctx.engine.op import Op
 from longctx.errors import RecipeError
 from longctx.location import Location
-from longctx.recipe_errors import Located, explain
-from longctx.registry import OPS, resolve
+from longctx.recipe_errors import Located, explain, shown
+from longctx.registry import OPS, did_you_mean, resolve
+from longctx.schema import DOCUMENTS
 
 
 class Strict(BaseModel):
     """Frozen, and no field that the model does not name."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False
+    )
+
+
+def _shape(value: Any) -> str:
+    return "several" if isinstance(value, list) else "one"
+
+
+_Several = Annotated[list[Location], Field(min_length=1)]
+_Locations = Annotated[
+    Annotated[Location, Tag("one")] | Annotated[_Several, Tag("several")], Discriminator(_shape)
+]
 
 
 class Input(Strict):
@@ -35,10 +58,14 @@ class Input(Strict):
     `path` is a file, a folder or a glob (or a list of them). `source` names the corpus; with
     `source_field` it is taken from each row. Without `id` ids are derived from the file's place
     below the path and the row number. `constants` fills language and licence for formats that have
-    no fields.
+    no fields. `encoding` is the one of JSONL lines and text files.
     """
 
-    path: Location | list[Location]
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": ["source"]}, {"required": ["source_field"]}]}
+    )
+
+    path: _Locations
     source: str | None = Field(None, min_length=1)
     format: Literal["auto", "jsonl", "parquet", "text"] = "auto"
     text: str = "text"
@@ -50,10 +77,38 @@ class Input(Strict):
     constants: dict[Literal["language", "license"], str] = {}
     encoding: str = "utf-8"
 
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        try:
+            "a".encode(value)
+        except LookupError:
+            raise ValueError("there is no such text encoding (utf-8, latin-1, …)") from None
+        return value
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> "Input":
+        if self.source is None and self.source_field is None:
+            raise ValueError("an input needs `source` or `source_field`")
+        if self.format in ("auto", "jsonl") and not _marks_lines(self.encoding):
+            raise ValueError(
+                f"lines cannot be told apart in {self.encoding}: convert the files to utf-8, or "
+                "set `format: text` if each file is one document"
+            )
+        return self
+
     @property
     def paths(self) -> list[str]:
         """The paths as a list."""
         return [self.path] if isinstance(self.path, str) else list(self.path)
+
+
+def _marks_lines(encoding: str) -> bool:
+    """Whether the byte 0x0A is a line end in an encoding, and nothing else is."""
+    try:
+        return b"{\n".decode(encoding) == "{\n"
+    except UnicodeError:
+        return False
 
 
 class Output(Strict):
@@ -91,7 +146,7 @@ class RecipeBody(Strict):
     run_dir: Location
     seed: int = Field(0, ge=0, lt=2**63)
     tokenizer: TokenizerSpec = TokenizerSpec()
-    stages: list[dict[str, Any]] = Field(min_length=1)
+    stages: list[Any] = Field(min_length=1)
     output: Output = Output()
     engine: Engine = Engine()
 
@@ -107,12 +162,19 @@ class Recipe:
 
     @property
     def fingerprint(self) -> str:
-        """Identity of what is computed: ops, seed, tokenizer and inputs in canonical order."""
-        inputs = sorted(json.dumps(i, sort_keys=True) for i in self.raw["input"])
+        """Identity of what is computed: ops, seed, tokenizer and inputs in canonical order.
+
+        Paths count as they are written, so that neither a secret nor the place of a folder on one
+        machine is part of it.
+        """
+        inputs = [
+            {**entry.model_dump(mode="json", exclude={"path"}), "path": _sorted(raw["path"])}
+            for entry, raw in zip(self.body.input, self.raw["input"], strict=True)
+        ]
         content = {
-            "inputs": inputs,
+            "inputs": sorted(json.dumps(i, sort_keys=True) for i in inputs),
             "seed": self.body.seed,
-            "tokenizer": self.raw.get("tokenizer", {}),
+            "tokenizer": (self.raw.get("tokenizer") or {}).get("path", TokenizerSpec().path),
             "stages": [op.fingerprint_fields() for op in self.ops],
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
@@ -120,6 +182,10 @@ class Recipe:
     def stage_names(self) -> list[str]:
         """`01-score.heuristics`, … : an op at its place in the recipe."""
         return [f"{i:02d}-{op.op}" for i, op in enumerate(self.ops, start=1)]
+
+
+def _sorted(paths: str | list[str]) -> list[str]:
+    return [paths] if isinstance(paths, str) else sorted(paths)
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -130,32 +196,39 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(
             "there is no such recipe", where=str(path), remedy="check the path"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"the recipe cannot be read: {error}", where=str(path)) from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(
+            f"the recipe is not UTF-8: {error.reason} at byte {error.start}",
+            where=str(path),
+            remedy="save the file as UTF-8",
+        ) from None
+    except OSError as error:
+        raise RecipeError(
+            f"the recipe cannot be read: {error.strerror or error}",
+            where=str(path),
+            remedy="give a YAML file that you may read",
+        ) from None
     return parse(text, origin=str(path), overrides=overrides)
 
 
 def parse(text: str, *, origin: str = "<recipe>", overrides: Sequence[str] = ()) -> Recipe:
     """Validate a recipe given as YAML text."""
-    located = Located.parse(text, origin)
-    raw = located.value
-    for override in overrides:
-        raw = _override(raw, override)
-    return validate(raw, located)
+    located = Located.parse(text, origin).override(overrides)
+    return validate(located.value, located)
 
 
 def from_dict(raw: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
     """Validate a recipe given as a dictionary (Python API)."""
-    for override in overrides:
-        raw = _override(raw, override)
-    return validate(raw, Located(raw, "<dict>", None))
+    located = Located(copy.deepcopy(raw), "<dict>", None).override(overrides)
+    return validate(located.value, located)
 
 
 def validate(raw: Any, located: Located) -> Recipe:
     """Turn plain data into a Recipe, or raise one RecipeError that lists every problem."""
     if not isinstance(raw, dict):
+        got = "an empty file" if raw is None else type(raw).__name__
         raise RecipeError(
-            f"a recipe is a mapping, got {type(raw).__name__}",
+            f"a recipe is a mapping, got {got}",
             where=located.origin,
             remedy="start with `name:`, `input:`, `run_dir:` and `stages:`",
         )
@@ -167,94 +240,73 @@ def validate(raw: Any, located: Located) -> Recipe:
         problems += explain(error, located, (), RecipeBody)
     stages = raw.get("stages")
     ops = (
-        [_op(stage, i, located, problems) for i, stage in enumerate(stages or [])]
+        [_op(stage, i, located, problems) for i, stage in enumerate(stages)]
         if isinstance(stages, list)
         else []
     )
+    problems += _misplaced(stages, ops, located) if isinstance(stages, list) else []
     if problems or body is None:
         raise RecipeError("\n".join(problems), remedy="correct the recipe; nothing was run")
-    recipe = Recipe(body, tuple(op for op in ops if op is not None), raw, located.origin)
-    if problems := _check(recipe, located):
-        raise RecipeError("\n".join(problems), remedy="correct the recipe; nothing was run")
-    return recipe
+    return Recipe(body, tuple(op for op in ops if op is not None), raw, located.origin)
 
 
 def _op(stage: Any, index: int, located: Located, problems: list[str]) -> Op | None:
     place = ("stages", index)
     if not isinstance(stage, dict) or not isinstance(stage.get("op"), str):
-        problems.append(f"{located.at(place)}: a stage is a mapping with an `op`, got {stage!r}")
+        problems.append(
+            f"{located.at(place)}: a stage is a mapping with an `op`, such as "
+            f"`- {{op: dedup.exact}}`, got {shown(stage)}"
+        )
         return None
     try:
         kind = resolve(stage["op"])
         return kind.model_validate(stage)
     except RecipeError as error:
-        problems.append(f"{located.at((*place, 'op'))}: {error.message}")
+        problems.append(f"{located.at((*place, 'op'))}: {error.message}; {error.remedy}")
     except ValidationError as error:
-        problems.extend(explain(error, located, place, resolve(stage["op"])))
+        problems.extend(explain(error, located, place, kind))
     return None
 
 
-def _check(recipe: Recipe, located: Located) -> list[str]:
-    """What single fields cannot tell: sources, columns that an earlier stage must write."""
+def _misplaced(stages: list[Any], ops: list[Op | None], located: Located) -> list[str]:
+    """What single fields cannot tell: columns that an earlier stage must write, and the last stage.
+
+    A stage that is wrong in itself is only asked for what it writes.
+    """
+    names = [s.get("op") if isinstance(s, dict) else None for s in stages]
     problems = [
-        f"{located.at(('input', i))}: an input needs `source` or `source_field`"
-        for i, entry in enumerate(recipe.body.input)
-        if entry.source is None and entry.source_field is None
+        f"{located.at(('stages', i))}: `pack` must be the last stage"
+        for i, name in enumerate(names[:-1])
+        if name == "pack"
     ]
-    known = {"doc_id", "text", "source", "language", "license", "meta"}
-    for index, op in enumerate(recipe.ops):
-        for column in op.reads_columns():
-            if column not in known:
-                writer = _writer(column)
-                hint = f"add a `{writer}` stage before it" if writer else ""
-                problems.append(
-                    f"{located.at(('stages', index))}: {op.op} reads the column `{column}`, which "
-                    f"no earlier stage writes{'; ' + hint if hint else ''}"
-                )
-        known |= set(op.writes)
-    for index, op in enumerate(recipe.ops[:-1]):
-        if op.op == "pack":
-            problems.append(f"{located.at(('stages', index))}: `pack` must be the last stage")
+    known = set(DOCUMENTS.names)
+    for index, (name, op) in enumerate(zip(names, ops, strict=True)):
+        absent = [c for c in op.reads_columns() if c not in known] if op else []
+        hints = {c: _remedy(c, known, names[index + 1 :]) for c in absent}
+        for hint in dict.fromkeys(hints.values()):
+            columns = ", ".join(f"`{c}`" for c in absent if hints[c] == hint)
+            problems.append(
+                f"{located.at(('stages', index))}: {name} reads {columns}, which no earlier stage "
+                f"writes{hint}"
+            )
+        # One missing stage is one problem, however many stages need it.
+        known |= set(absent)
+        if name not in OPS:
+            # It may write anything; what follows cannot be judged.
+            break
+        known |= set(resolve(name).writes)
     return problems
 
 
-def _writer(column: str) -> str | None:
-    """An op that writes a column. Imports every op, so it is asked only for an error."""
-    return next((name for name in OPS if column in resolve(name).writes), None)
-
-
-def _override(raw: Any, override: str) -> Any:
-    """Apply one `key.path=value`; list elements are named by number."""
-    path, equals, text = override.partition("=")
-    where = f"--set {override}"
-    if not equals or not path:
-        raise RecipeError("an override is `key.path=value`", where=where)
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"the value is not YAML: {error}", where=where) from None
-    raw = json.loads(json.dumps(raw))
-    node, keys = raw, path.split(".")
-    for depth, key in enumerate(keys):
-        last = depth == len(keys) - 1
-        if isinstance(node, list):
-            if not key.isdigit() or int(key) >= len(node):
-                raise RecipeError(
-                    f"`{'.'.join(keys[:depth])}` has elements 0 to {len(node) - 1}, got `{key}`",
-                    where=where,
-                )
-            key_or_index: int | str = int(key)
-        elif isinstance(node, dict):
-            key_or_index = key
-        else:
-            raise RecipeError(f"`{'.'.join(keys[:depth])}` is a single value", where=where)
-        if last:
-            node[key_or_index] = value
-        elif isinstance(node, dict):
-            node = node.setdefault(key, {})
-        else:
-            node = node[int(key)]
-    return raw
+def _remedy(column: str, known: set[str], later: Sequence[str | None]) -> str:
+    """What to do about a column that is not there yet. Imports every op: only for an error."""
+    writers = [name for name in OPS if column in resolve(name).writes]
+    if moved := next((name for name in later if name in writers), None):
+        return f"; move `{moved}` before it"
+    if writers:
+        return f"; add `{writers[0]}` before it"
+    every = known.union(*(resolve(name).writes for name in OPS))
+    return did_you_mean(column, sorted(every)) or "; no op writes it"
 
 
 def json_schema() -> dict[str, Any]:

@@ -1,7 +1,10 @@
 """From a validation failure to the line of the recipe that caused it."""
 
+import copy
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any
 
 import yaml
@@ -10,14 +13,20 @@ from pydantic import BaseModel, ValidationError
 from longctx.errors import RecipeError
 from longctx.registry import did_you_mean
 
+_MERGE = "tag:yaml.org,2002:merge"
+
 
 @dataclass(frozen=True)
 class Located:
-    """Plain data together with the YAML nodes it came from, to name lines in errors."""
+    """Plain data together with the YAML nodes it came from, to name lines in errors.
+
+    `overridden` are the places that the command line set, with the argument that did.
+    """
 
     value: Any
     origin: str
     node: yaml.Node | None
+    overridden: tuple[tuple[tuple[str, ...], str], ...] = ()
 
     @classmethod
     def parse(cls, text: str, origin: str) -> "Located":
@@ -28,20 +37,48 @@ class Located:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line = f":{mark.line + 1}" if mark else ""
+            problem = ", ".join(p for p in (error.context, error.problem) if p) or str(error)
             raise RecipeError(
-                f"not valid YAML: {error.problem or error}",
-                where=f"{origin}{line}",
-                remedy="check indentation, quotes and colons near this line",
+                f"not valid YAML: {problem}", where=f"{origin}{line}", remedy=_yaml_remedy(problem)
             ) from None
-        except yaml.YAMLError as error:
-            raise RecipeError(f"not valid YAML: {error}", where=origin) from None
+        except RecursionError:
+            raise RecipeError(
+                "not valid YAML: nested too deeply", where=origin, remedy="give a recipe"
+            ) from None
+        except (yaml.YAMLError, ValueError) as error:
+            raise RecipeError(
+                f"not valid YAML: {error}",
+                where=origin,
+                remedy="put values that are meant as text in quotes",
+            ) from None
         return cls(value, origin, node)
+
+    def override(self, overrides: Sequence[str]) -> "Located":
+        """The same data with `key.path=value` applied in order; list elements go by number.
+
+        Raises RecipeError for an override that has no place in the data.
+        """
+        value, places = copy.deepcopy(self.value), list(self.overridden)
+        for override in overrides:
+            places.append((_override(value, override), f"--set {override}"))
+        return replace(self, value=value, overridden=tuple(places))
 
     def at(self, place: Sequence[str | int]) -> str:
         """`file:line: field.path` of a place, as near as the file knows it."""
-        field = ".".join(str(p) for p in place)
+        names = tuple(str(p) for p in place)
+        field = ".".join(names)
+        for keys, argument in reversed(self.overridden):
+            if names[: len(keys)] == keys or (keys[: len(names)] == names and not self._has(place)):
+                return f"{argument}: {field}"
         line = self._line(place)
         return f"{self.origin}{f':{line}' if line else ''}: {field}"
+
+    def _has(self, place: Sequence[str | int]) -> bool:
+        """Whether the file itself has a place."""
+        node = self.node
+        for step in place:
+            node, _ = _child(node, step)
+        return node is not None
 
     def _line(self, place: Sequence[str | int]) -> int | None:
         node = self.node
@@ -60,6 +97,8 @@ class _UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == _MERGE or not isinstance(key_node, yaml.ScalarNode):
+                continue
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
@@ -67,6 +106,63 @@ class _UniqueKeys(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def _yaml_remedy(problem: str) -> str:
+    if "\\t" in problem:
+        return "indent with spaces: YAML does not allow tabs"
+    if "written twice" in problem:
+        return "keep one of the two"
+    return "check indentation, quotes and colons near this line"
+
+
+def _override(data: Any, override: str) -> tuple[str, ...]:
+    """Apply one `key.path=value` to plain data in place; returns the keys of the path."""
+    path, equals, text = override.partition("=")
+    where = f"--set {override}"
+    keys = tuple(path.split("."))
+    if not equals or not all(keys):
+        raise RecipeError(
+            "an override is `key.path=value`", where=where, remedy="for example --set seed=7"
+        )
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise RecipeError(
+            f"the value is not YAML: {' '.join(str(error).split())}",
+            where=where,
+            remedy="put text with special characters in quotes",
+        ) from None
+    node = data
+    for depth, key in enumerate(keys):
+        place = _place(node, key, ".".join(keys[:depth]), where)
+        if depth == len(keys) - 1:
+            node[place] = value
+        elif isinstance(node, dict) and node.get(place) is None:
+            node[place] = node = {}
+        else:
+            node = node[place]
+    return keys
+
+
+def _place(node: Any, key: str, path: str, where: str) -> str | int:
+    if isinstance(node, dict):
+        return key
+    if not isinstance(node, list):
+        raise RecipeError(
+            f"`{path}` is a single value, it has no field `{key}`" if path else "no recipe to set",
+            where=where,
+            remedy=f"set `{path}` itself" if path else "start with a recipe that is a mapping",
+        )
+    if key.isdecimal() and int(key) < len(node):
+        return int(key)
+    names = [str(n.get("op", "")) if isinstance(n, dict) else "" for n in node]
+    listed = ", ".join(f"{i} {name}".strip() for i, name in enumerate(names))
+    raise RecipeError(
+        f"`{path}` has no element `{key}`",
+        where=where,
+        remedy=f"use a number: {listed}" if listed else "the list is empty",
+    )
 
 
 def _child(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node | None, int]:
@@ -86,28 +182,62 @@ def explain(
     """One line for each problem: where, what was expected, what came, the nearest valid name."""
     lines = []
     for problem in error.errors(include_url=False):
-        place = prefix + tuple(p for p in problem["loc"] if not str(p).startswith("function-"))
-        lines.append(f"{located.at(_visible(place, located))}: {_message(problem, model)}")
+        place = _visible(prefix + problem["loc"], located.value)
+        fields = _visible(problem["loc"], _at(located.value, prefix))
+        lines.append(f"{located.at(place)}: {_message(problem, fields, model)}")
     return list(dict.fromkeys(lines))
 
 
-def _visible(place: tuple[str | int, ...], located: Located) -> tuple[str | int, ...]:
-    # Union branches add their type's name to the location; they are not in the file.
-    return tuple(p for p in place if not (isinstance(p, str) and ("[" in p or p == "str")))
+def _visible(place: Sequence[str | int], value: Any) -> tuple[str | int, ...]:
+    """A location without the names of union branches, which are not in the file."""
+    found: list[str | int] = []
+    for number, step in enumerate(place):
+        last = number == len(place) - 1
+        if isinstance(value, dict) and (step in value or last):
+            value = value.get(step)
+        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
+            value = value[step]
+        else:
+            continue
+        found.append(step)
+    return tuple(found)
 
 
-def _message(problem: Any, model: type[BaseModel]) -> str:
+def _at(value: Any, place: Sequence[str | int]) -> Any:
+    for step in place:
+        value = value[step]
+    return value
+
+
+def _message(problem: Any, place: tuple[str | int, ...], model: type[BaseModel]) -> str:
     kind, got = problem["type"], problem.get("input")
     if kind == "extra_forbidden":
-        known = _fields(model, problem["loc"][:-1])
-        name = str(problem["loc"][-1])
+        known = _fields(model, place[:-1])
+        name = str(place[-1])
         listed = f"; fields: {', '.join(sorted(known))}" if known else ""
         return f"unknown field{did_you_mean(name, known)}{listed}"
     if kind == "missing":
         return "this field is required"
-    text = problem["msg"].removeprefix("Value error, ")
-    shown = repr(got)
-    return f"{text[0].lower()}{text[1:]}, got {shown if len(shown) <= 60 else shown[:57] + '...'}"
+    if kind in ("model_type", "dict_type"):
+        return f"should be a mapping of fields, got {shown(got)}"
+    if kind == "too_short":
+        return f"at least {problem['ctx']['min_length']} is needed, got {shown(got)}"
+    text = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    text = f"{text[0].lower()}{text[1:]}"
+    if kind == "value_error" and isinstance(got, (dict, BaseModel)):
+        return text
+    hint = ""
+    if kind == "literal_error" and isinstance(got, str):
+        hint = did_you_mean(got, re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
+    elif kind == "string_type" and isinstance(got, (bool, int, float, date)):
+        hint = "; put text in quotes"
+    return f"{text}, got {shown(got)}{hint}"
+
+
+def shown(value: Any) -> str:
+    """A value as Python writes it, short enough for a message."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _fields(model: type[BaseModel], place: Sequence[str | int]) -> set[str]:
@@ -118,8 +248,9 @@ def _fields(model: type[BaseModel], place: Sequence[str | int]) -> set[str]:
             isinstance(current, type) and hasattr(current, "model_fields")
         ):
             continue
-        field = current.model_fields.get(str(step))
-        current = _model_in(field.annotation) if field else None
+        # A step that is no field is a key of a dictionary of models.
+        if (field := current.model_fields.get(str(step))) is not None:
+            current = _model_in(field.annotation)
     return set(getattr(current, "model_fields", {}))
 
 

@@ -79,13 +79,26 @@ def revoke(folder: str, unit: str) -> None:
 
 
 def load(folder: str) -> dict[str, Commit]:
-    """All commits of a step, from its manifest if the step was finished, else one by one."""
-    if (data := paths.read_if_exists(paths.join(folder, _MANIFEST))) is not None:
-        return {c["unit"]: Commit.from_json(c) for c in json.loads(data)["commits"]}
-    names = [n for n in paths.list_files(folder) if n.endswith(_SUFFIX)]
-    found = (paths.read_if_exists(paths.join(folder, n)) for n in names)
-    commits = [Commit.from_json(json.loads(data)) for data in found if data]
+    """All commits of a step, from its manifest if the step was finished, else one by one.
+
+    A commit that cannot be understood counts as none: its unit is simply done again.
+    """
+    data = paths.read_if_exists(paths.join(folder, _MANIFEST))
+    commits = _parsed(data) if data is not None else None
+    if commits is None:
+        names = [n for n in paths.list_files(folder) if n.endswith(_SUFFIX)]
+        found = (paths.read_if_exists(paths.join(folder, n)) for n in names)
+        commits = [c for d in found if d is not None for c in _parsed(d) or []]
     return {c.unit: c for c in commits}
+
+
+def _parsed(data: bytes) -> list[Commit] | None:
+    """The commits of a manifest or of a commit file; None when it is neither."""
+    try:
+        content = json.loads(data)
+        return [Commit.from_json(c) for c in content.get("commits", [content])]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def reopen(folder: str) -> None:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from longctx.engine.commit import FileRef, fingerprint
 from longctx.engine.op import DROP_REASON
 from longctx.io import paths
+from longctx.schema import DOCUMENTS
 
 ROW = "row"
 QUARANTINED = "quarantined"
@@ -46,8 +47,7 @@ class Part:
 
     def columns(self) -> set[str]:
         """All columns that can be read."""
-        own = {"doc_id", "text", "source", "language", "license", "meta"}
-        return own.union(*(c for c, _, _ in self.sidecars)) - {DROP_REASON}
+        return set(DOCUMENTS.names).union(*(c for c, _, _ in self.sidecars)) - {DROP_REASON}
 
     def groups(self, columns: list[str]) -> Iterator[pa.Table]:
         """Living rows with these columns and `row` (int32, place in the part), group by group."""
@@ -84,10 +84,7 @@ class Part:
         """Files by name with the columns to take from each (the newest writer of a column wins)."""
         taken: dict[str, tuple[FileRef, list[str]]] = {}
         for column in columns:
-            ref = self.documents
-            for names, _, sidecar in self.sidecars:
-                if column in names:
-                    ref = sidecar
+            ref = self._newest(column)
             taken.setdefault(ref.name, (ref, []))[1].append(column)
         if not taken:
             taken[self.documents.name] = (self.documents, [])
@@ -96,6 +93,14 @@ class Part:
             pq.ParquetFile(self._source(ref)) for _, removes, ref in self.sidecars if removes
         ]
         return files, removers
+
+    def _newest(self, column: str) -> FileRef:
+        """The file that a column is read from. Raises LookupError if none has it."""
+        writers = [ref for names, _, ref in self.sidecars if column in names]
+        if not writers and column not in DOCUMENTS.names:
+            known = ", ".join(sorted(self.columns()))
+            raise LookupError(f"no column `{column}` in part {self.name}; columns: {known}")
+        return writers[-1] if writers else self.documents
 
     def _group(
         self, files: dict[str, tuple[pq.ParquetFile, list[str]]], group: int
@@ -166,15 +171,11 @@ class Corpus:
     def state(self, index: int, columns: list[str]) -> str:
         """Fingerprint of what a reader of these columns of a part can see.
 
-        Covers the living rows and the columns, and nothing else: a stage is computed again exactly
-        when something that it reads has changed.
+        Covers the files that the columns come from and those that say which rows live, and nothing
+        else: a stage is computed again exactly when a file that it reads has changed.
         """
         part = self.part(index)
-        seen: dict[str, str] = {}
-        for column in columns:
-            for names, _, ref in [((column,), False, part.documents), *part.sidecars]:
-                if column in names:
-                    seen[column] = ref.checksum
+        seen = {column: part._newest(column).checksum for column in columns}
         removers = [ref.checksum for _, removes, ref in part.sidecars if removes]
         return fingerprint([part.documents.checksum, seen, removers])
 

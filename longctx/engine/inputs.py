@@ -10,7 +10,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from longctx.errors import RecipeError
 from longctx.io import paths
@@ -57,7 +57,8 @@ def list_inputs(inputs: Sequence[Input], part_bytes: int) -> Listing:
     """List and group the files of all inputs.
 
     Raises RecipeError when a path matches nothing, when a file is named twice, or when two files
-    would derive the same ids.
+    would derive the same ids. Files of an unknown format are passed over and counted; so are files
+    whose names are not UTF-8, because ids are derived from names.
     """
     ignored: Counter[str] = Counter()
     found: list[tuple[str, InputFile, Input]] = []
@@ -65,8 +66,10 @@ def list_inputs(inputs: Sequence[Input], part_bytes: int) -> Listing:
     for number, spec in enumerate(inputs):
         for file in _files(spec, number, ignored):
             if file.url in seen:
+                first = seen[file.url]
+                again = "twice" if first == number else f"by input {first} and again"
                 raise RecipeError(
-                    f"{file.url} is named by input {seen[file.url]} and again by input {number}",
+                    f"{file.url} is named {again} by input {number}",
                     where=f"input.{number}.path",
                     remedy="name each file once",
                 )
@@ -88,42 +91,39 @@ def _files(spec: Input, number: int, ignored: Counter[str]) -> list[InputFile]:
                 where=f"input.{number}.path",
                 remedy="check the path; a glob needs quotes in a shell",
             )
-        readable = [m for m in matches if format_of(m.url, spec.format)]
-        for match in matches:
-            if match not in readable:
-                ending = match.url.rsplit("/", 1)[-1].partition(".")[2]
-                ignored[f"unknown format .{ending}" if ending else "no file ending"] += 1
+        reasons = [_passed_over(m.url, spec) for m in matches]
+        ignored.update(r for r in reasons if r)
+        readable = [m for m, reason in zip(matches, reasons, strict=True) if not reason]
         if not readable:
             raise RecipeError(
-                f"cannot tell the format of {matches[0].url}",
+                f"cannot tell the format of {paths.printable(matches[0].url)}",
                 where=f"input.{number}.format",
                 remedy="set `format` to jsonl, parquet or text",
             )
-        root = _root(pattern)
-        files += [InputFile(m.url, _key(m.url, root), m.size, m.stamp) for m in readable]
+        files += [InputFile(m.url, m.below, m.size, m.stamp) for m in readable]
     return files
 
 
-def _root(pattern: str) -> str:
-    """The folder below which a pattern's files are named: all before the first wildcard."""
-    fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
-    wild = fixed != pattern
-    return fixed.rsplit("/", 1)[0] if wild else fixed.rstrip("/")
-
-
-def _key(url: str, root: str) -> str:
-    below = url[len(root) :].strip("/") if url.startswith(root) else ""
-    return below or url.rsplit("/", 1)[-1]
+def _passed_over(url: str, spec: Input) -> str:
+    """Why a file is not read; empty if it is."""
+    name = url.rsplit("/", 1)[-1]
+    if paths.printable(url) != url:
+        return "file name is not UTF-8"
+    if format_of(url, spec.format):
+        return ""
+    ending = name.partition(".")[2]
+    return f"unknown format .{ending}" if ending else "no file ending"
 
 
 def _check_keys(found: list[tuple[str, InputFile, Input]]) -> None:
-    for (source, a, spec), (other, b, _) in itertools.pairwise(found):
-        if source == other and a.key == b.key and spec.id is None:
+    derived = [item for item in found if item[2].id is None]
+    for (source, a, _), (other, b, _) in itertools.pairwise(derived):
+        if source == other and a.key == b.key:
             raise RecipeError(
                 f"{a.url} and {b.url} would get the same document ids: both are `{a.key}` of "
                 f"source `{source}`",
                 where="input",
-                remedy="give them different sources, or one path above both",
+                remedy="give them different sources, one path above both, or an `id` field",
             )
 
 
@@ -142,13 +142,24 @@ def _group(found: list[tuple[str, InputFile, Input]], part_bytes: int) -> list[G
         total += file.text_bytes
     if pending and current:
         groups.append(_named(current, pending))
-    return groups
+    return _distinct(groups)
+
+
+def _distinct(groups: list[Group]) -> list[Group]:
+    """Number groups of one name: files of one source and key in inputs that bring their ids."""
+    seen: Counter[str] = Counter()
+    distinct = []
+    for group in groups:
+        seen[group.name] += 1
+        again = f"-{seen[group.name]}" if seen[group.name] > 1 else ""
+        distinct.append(replace(group, name=group.name + again))
+    return distinct
 
 
 def _named(current: tuple[str, Input], files: list[InputFile]) -> Group:
-    """A group's name is made from its files' keys, so that adding a file renames no other."""
+    """A group's name is made from its files' keys: the same files have it in any listing."""
     source, spec = current
-    label = re.sub(r"[^\w.-]+", "_", source)[:40] or "rows"
+    label = re.sub(r"[^\w.-]+", "_", source)[:40].lstrip("._-") or "rows"
     keys = "\n".join([source, *(f.key for f in files)])
     name = f"{label}-{hashlib.sha256(keys.encode()).hexdigest()[:10]}"
     return Group(name, spec, tuple(files))

@@ -3,11 +3,17 @@
 The lock is a sequence of files `lock/0000000.json`, `lock/0000001.json`, …, each created
 exclusively. The highest number counts. A holder renews it with a heartbeat; when its process is
 gone (same machine) or its heartbeat is old (another machine), a newcomer creates the next number,
-which only one of several newcomers can do.
+which only one of several newcomers can do. A newcomer that was slow looks once more: if a higher
+number came meanwhile, that one counts.
+
+What is lost: clocks of machines that differ by more than `STALE_SECONDS` make a living holder look
+dead.
 """
 
+import contextlib
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -20,6 +26,8 @@ from longctx.io import paths
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 90.0
+_UNKNOWN = "unknown"
+_NAME = re.compile(r"\d{7}\.json")
 
 
 @dataclass(frozen=True)
@@ -46,8 +54,14 @@ class RunLock:
         if not paths.create_exclusive(self._url(self._number), self._content()):
             winner = self._current()
             raise self._refusal(winner.owner if winner else {})
-        for number in range(self._number):
-            paths.remove(self._url(number))
+        numbers = self._numbers()
+        if numbers and numbers[-1] > self._number:
+            paths.remove(self._url(self._number))
+            winner = self._current()
+            raise self._refusal(winner.owner if winner else {})
+        for number in numbers:
+            if number < self._number:
+                paths.remove(self._url(number))
         self._thread = threading.Thread(target=self._beat, name="run-lock", daemon=True)
         self._thread.start()
         return self
@@ -56,7 +70,9 @@ class RunLock:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        paths.remove(self._url(self._number))
+        # A lock that stays behind is stale to the next run; it must not hide how this one ended.
+        with contextlib.suppress(RunError, OSError):
+            paths.remove(self._url(self._number))
 
     def _url(self, number: int) -> str:
         return paths.join(self._folder, f"{number:07d}.json")
@@ -65,19 +81,22 @@ class RunLock:
         owner = {
             "token": self._token,
             "host": socket.gethostname(),
+            "processes": _process_space(),
             "pid": os.getpid(),
             "process_start": _process_start(os.getpid()),
             "time": time.time(),
         }
         return json.dumps(owner).encode()
 
+    def _numbers(self) -> list[int]:
+        names = paths.list_files(self._folder)
+        return sorted(int(n[:7]) for n in names if _NAME.fullmatch(n))
+
     def _current(self) -> _Held | None:
-        names = [n for n in paths.list_files(self._folder) if n.endswith(".json")]
-        if not names:
+        if not (numbers := self._numbers()):
             return None
-        last = max(names)
-        data = paths.read_if_exists(paths.join(self._folder, last))
-        return _Held(int(last[:7]), json.loads(data)) if data else None
+        data = paths.read_if_exists(self._url(numbers[-1]))
+        return _Held(numbers[-1], _owner(data)) if data is not None else None
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
@@ -92,15 +111,38 @@ class RunLock:
         return RunError(
             f"the run folder is in use by {who}",
             where=os.path.dirname(self._folder),
-            remedy="wait for that run to end, or use another run_dir",
+            remedy="wait for that run to end, or use another run_dir; if no run is alive, remove "
+            f"{self._folder}",
         )
 
 
+def _owner(data: bytes) -> dict[str, Any]:
+    """What a lock file says of its holder; nothing if it cannot be read."""
+    try:
+        owner = json.loads(data)
+        float(owner["time"]), int(owner["pid"])
+    except (ValueError, TypeError, KeyError):
+        return {}
+    return dict(owner)
+
+
 def _is_stale(owner: dict[str, Any]) -> bool:
-    if owner.get("host") == socket.gethostname():
+    if not owner:
+        return False
+    here = owner.get("host") == socket.gethostname() and owner.get("processes") == _process_space()
+    if here:
         start = _process_start(int(owner["pid"]))
-        return start is None or start != owner.get("process_start")
+        return start is None or start not in (_UNKNOWN, owner.get("process_start"))
     return time.time() - float(owner["time"]) > STALE_SECONDS
+
+
+def _process_space() -> str:
+    """What a process number means something in: a boot of a machine, and a container on it."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return _UNKNOWN
 
 
 def _process_start(pid: int) -> str | None:
@@ -111,18 +153,17 @@ def _process_start(pid: int) -> str | None:
     try:
         with open(f"/proc/{pid}/stat") as file:
             fields = file.read().rsplit(")", 1)[1].split()
-    except FileNotFoundError:
-        if os.path.isdir("/proc/self"):
-            return None
-        return _alive_without_proc(pid)
+    except OSError:
+        # Without /proc, or where it hides the processes of others, a signal still finds them.
+        return _UNKNOWN if _is_alive(pid) else None
     return None if fields[0] == "Z" else fields[19]
 
 
-def _alive_without_proc(pid: int) -> str | None:
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return None
+        return False
     except PermissionError:
-        return "alive"
-    return "alive"
+        return True
+    return True

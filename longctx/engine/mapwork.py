@@ -6,7 +6,7 @@ rows that raise stand alone; they go to quarantine with their traceback and the 
 
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,11 @@ from longctx.engine.corpus import QUARANTINED, ROW, Part, parquet_groups, scatte
 from longctx.engine.op import DROP_REASON, Map, Model, Setting
 from longctx.engine.units import Sink
 from longctx.errors import LongctxError
+from longctx.io.records import storable
 from longctx.schema import QUARANTINE
 
 Rule = Callable[[pa.Table], pa.Table]
+_SAID = 10_000
 _COUNTED = ("doc_id", "source", "license")
 
 
@@ -39,8 +41,7 @@ class MapWork:
     def load(self) -> "MapWork":
         """The same work with the op's model loaded (Model stages, once per worker)."""
         assert isinstance(self.op, Model)
-        loaded = self.op.load(self.setting)
-        return MapWork(**{**vars(self), "model": loaded})
+        return replace(self, model=self.op.load(self.setting))
 
     def __call__(self, part: Part, sink: Sink) -> dict[str, Any]:
         bad: list[dict[str, Any]] = []
@@ -133,10 +134,15 @@ def write_quarantine(sink: Sink, stage: str, name: str, bad: list[dict[str, Any]
     """Write the quarantined rows of a unit; without any, remove those of an earlier run."""
     file = f"quarantine/{stage}/{name}.parquet"
     if bad:
-        table = pa.Table.from_pylist(bad, schema=QUARANTINE)
+        table = pa.Table.from_pylist([_writable(b) for b in bad], schema=QUARANTINE)
         sink.write(file, parquet_groups([table]), len(bad))
     else:
         sink.discard(file)
+
+
+def _writable(bad: dict[str, Any]) -> dict[str, Any]:
+    # An exception may quote the text that it failed on, whole or with characters UTF-8 lacks.
+    return {k: storable(v, _SAID) if isinstance(v, str) else v for k, v in bad.items()}
 
 
 def _batches(table: pa.Table, limit: int) -> Iterator[pa.Table]:

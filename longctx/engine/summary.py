@@ -17,7 +17,7 @@ from longctx.engine.op import DROP_REASON
 LENGTH_BINS = 32
 
 
-def summarise(before: pa.Table, reasons: pa.Array | None) -> dict[str, Any]:
+def summarise(before: pa.Table, reasons: pa.ChunkedArray | None) -> dict[str, Any]:
     """Counters of one part.
 
     `before` holds the living rows that the stage got (`source`, `license`, optionally `n_tokens`
@@ -83,7 +83,7 @@ def merge(summaries: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Sum of several summaries; numbers add, lists add element by element, dictionaries by key."""
     total: dict[str, Any] = {}
     for summary in summaries:
-        total = _add(total, summary) if total else dict(summary)
+        total = _add(total, summary)
     return total
 
 
@@ -96,7 +96,7 @@ def _add(a: Any, b: Any) -> Any:
         }
         return dict(sorted(merged.items()))
     if isinstance(a, list):
-        if len(a) != len(b):
+        if not a or not b:
             return a or b
         return [_add(x, y) for x, y in zip(a, b, strict=True)]
     return a + b

@@ -9,7 +9,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import fsspec
@@ -17,18 +17,21 @@ import fsspec
 from longctx.errors import RunError
 
 TEMPORARY = ".tmp-"
+_WILDCARDS = "*?["
 
 
 @dataclass(frozen=True)
 class FileState:
     """What a listing tells of a file: its URL, its size in bytes and a stamp that changes with it.
 
-    The stamp is the modification time in nanoseconds or the object's ETag.
+    The stamp is the modification time in nanoseconds or the object's ETag. `below` is the file's
+    path below the folder that was listed, or below the fixed part of the glob.
     """
 
     url: str
     size: int
     stamp: str
+    below: str = ""
 
 
 def filesystem(url: str) -> tuple[Any, str]:
@@ -38,7 +41,14 @@ def filesystem(url: str) -> tuple[Any, str]:
     """
     with clear_errors(url):
         protocol = url.split("://", 1)[0] if "://" in url else "file"
-        fs = fsspec.filesystem(protocol, **_options(protocol))
+        try:
+            fs = fsspec.filesystem(protocol, **_options(protocol))
+        except ValueError:
+            raise RunError(
+                f"there is no file system for {protocol}://",
+                where=url,
+                remedy="use a path of this machine, or a URL such as s3://bucket/folder",
+            ) from None
         return fs, fs._strip_protocol(url)
 
 
@@ -58,13 +68,18 @@ def is_local(url: str) -> bool:
 
 
 def join(base: str, *names: str) -> str:
-    """Append path elements to a URL."""
-    return "/".join([base.rstrip("/"), *[n.strip("/") for n in names if n]])
+    """Append path elements to a URL; a name that begins with `/` still goes below the base."""
+    below = "/".join(stripped for n in names if (stripped := n.strip("/")))
+    if not base or base.endswith("://"):
+        return base + below
+    return f"{base.rstrip('/')}/{below}" if below else base
 
 
 def absolute(url: str) -> str:
     """Local paths made absolute, so that workers with another working directory find them."""
-    return os.path.abspath(url.removeprefix("file://")) if is_local(url) else url
+    if not is_local(url):
+        return url
+    return os.path.abspath(os.path.expanduser(url.removeprefix("file://").removeprefix("local://")))
 
 
 def read_bytes(url: str) -> bytes:
@@ -94,11 +109,16 @@ def write_atomic(url: str, data: bytes) -> None:
         folder, name = os.path.split(path)
         os.makedirs(folder, exist_ok=True)
         temporary = os.path.join(folder, f"{TEMPORARY}{uuid.uuid4().hex}-{name}")
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
 
 
 def create_exclusive(url: str, data: bytes) -> bool:
@@ -118,14 +138,15 @@ def _create_local(path: str, data: bytes) -> bool:
     # A hard link publishes the finished file and fails if the name is taken: no half-written lock.
     os.makedirs(os.path.dirname(path), exist_ok=True)
     temporary = f"{os.path.dirname(path)}/{TEMPORARY}{uuid.uuid4().hex}"
-    with open(temporary, "wb") as file:
-        file.write(data)
     try:
+        with open(temporary, "wb") as file:
+            file.write(data)
         os.link(temporary, path)
     except FileExistsError:
         return False
     finally:
-        os.unlink(temporary)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
     return True
 
 
@@ -136,8 +157,13 @@ def remove(url: str) -> None:
         fs.rm_file(path)
 
 
-def list_files(folder: str, *, recursive: bool = False) -> dict[str, FileState]:
-    """Files of a folder by their path relative to it; empty when there is no folder."""
+def list_files(
+    folder: str, *, recursive: bool = False, temporary: bool = False
+) -> dict[str, FileState]:
+    """Files of a folder by their path relative to it; empty when there is no folder.
+
+    What a killed writer left under a temporary name is listed only with `temporary`.
+    """
     fs, path = filesystem(folder)
     root = path.rstrip("/")
     with clear_errors(folder):
@@ -148,39 +174,89 @@ def list_files(folder: str, *, recursive: bool = False) -> dict[str, FileState]:
     return {
         name[len(root) + 1 :]: _state(fs, name, info)
         for name, info in sorted(found.items())
-        if info["type"] == "file" and not name.endswith("/") and name != root
+        if info["type"] == "file"
+        and not name.endswith("/")
+        and name != root
+        and (temporary or TEMPORARY not in name[len(root) :])
     }
 
 
 def expand(pattern: str) -> list[FileState]:
     """Files that a path, folder or glob names, in ascending order of their path.
 
-    Hidden files, temporary files and empty directory markers are left out.
+    A folder, also one that a glob matches, stands for all files below it. Links are followed.
+    Hidden and temporary files, files in hidden folders, names that begin with an underscore and
+    empty directory markers are left out, except a file that the pattern names in full.
     """
     fs, path = filesystem(pattern)
     with clear_errors(pattern):
-        if any(c in path for c in "*?["):
-            found = fs.glob(path, detail=True)
-        elif fs.isdir(path):
-            found = fs.find(path, detail=True)
-        elif fs.exists(path):
-            found = {path: fs.info(path)}
+        if fs.isfile(path):
+            return [replace(_state(fs, path, fs.info(path)), below=path.rpartition("/")[2])]
+        if any(c in path for c in _WILDCARDS) and not fs.isdir(path):
+            matched = fs.glob(path, detail=True)
         else:
-            found = {}
-    return [
-        _state(fs, name, info)
-        for name, info in sorted(found.items())
-        if info["type"] == "file" and not name.rsplit("/", 1)[-1].startswith((".", "_"))
-    ]
+            matched = {path: {"type": "directory"}}
+        found: dict[str, FileState] = {}
+        for name, info in matched.items():
+            if info["type"] == "file":
+                found[name] = _state(fs, name, info)
+            else:
+                found |= _below(fs, name)
+    root = len(path if path in matched else _fixed_part(path)) + 1
+    named = {name[root:]: found[name] for name in sorted(found)}
+    return [replace(state, below=name) for name, state in named.items() if not _hidden(name)]
+
+
+def _fixed_part(path: str) -> str:
+    """The folder below which the matches of a glob lie."""
+    wild = [path.index(c) for c in _WILDCARDS if c in path]
+    return path[: min(wild, default=len(path))].rpartition("/")[0]
+
+
+def printable(url: str) -> str:
+    """A URL that can be shown and encoded; file names need not be UTF-8."""
+    return url.encode("utf-8", "backslashreplace").decode()
+
+
+def _hidden(below: str) -> bool:
+    return any(element.startswith((".", "_")) for element in below.split("/"))
+
+
+def _below(fs: Any, root: str) -> dict[str, FileState]:
+    """All files below a folder (or behind a link), by path; a broken link is no file."""
+    if "file" not in fs.protocol:
+        try:
+            found = fs.find(root, detail=True).items()
+        except FileNotFoundError:
+            return {}
+        entries = {n: i for n, i in found if i["type"] == "file" and not n.endswith("/")}
+        return {name: _state(fs, name, info) for name, info in entries.items()}
+    if os.path.isfile(root):
+        return {root: _state(fs, root, {})}
+    files: dict[str, FileState] = {}
+    entered = {os.path.realpath(root)}
+    for folder, folders, names in os.walk(root, followlinks=True, onerror=_raise):
+        fresh = {f: os.path.realpath(os.path.join(folder, f)) for f in sorted(folders)}
+        # A link back to a folder that was entered would never end.
+        folders[:] = [f for f, real in fresh.items() if real not in entered]
+        entered.update(fresh[f] for f in folders)
+        places = (os.path.join(folder, n) for n in names)
+        files |= {p: _state(fs, p, {}) for p in places if os.path.isfile(p)}
+    return files
+
+
+def _raise(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _state(fs: Any, name: str, info: dict[str, Any]) -> FileState:
-    stamp = info.get("ETag") or info.get("etag") or info.get("LastModified") or info.get("mtime")
-    local = fs.protocol == "file" or "file" in fs.protocol
-    url = name if local else fs.unstrip_protocol(name)
-    if local and "ETag" not in info:
-        stamp = os.stat(name).st_mtime_ns
-    return FileState(url, int(info["size"] or 0), str(stamp).strip('"'))
+    if "file" in fs.protocol:
+        found = os.stat(name)
+        return FileState(name, found.st_size, str(found.st_mtime_ns))
+    stamps = ("ETag", "etag", "LastModified", "last_modified", "updated", "mtime", "created")
+    stamp = next((info[s] for s in stamps if info.get(s)), None)
+    return FileState(fs.unstrip_protocol(name), int(info["size"] or 0), str(stamp).strip('"'))
 
 
 def checksum(data: bytes) -> str:
@@ -190,7 +266,10 @@ def checksum(data: bytes) -> str:
 
 @contextlib.contextmanager
 def clear_errors(url: str) -> Iterator[None]:
-    """Turn what storage libraries raise into one error that says what to do."""
+    """Turn what storage libraries raise into one error that says what to do.
+
+    A file that is not there stays FileNotFoundError: for many callers that is an answer.
+    """
     try:
         yield
     except FileNotFoundError as error:
@@ -199,10 +278,16 @@ def clear_errors(url: str) -> Iterator[None]:
                 "there is no such bucket", where=url, remedy="create the bucket or correct the URL"
             ) from error
         raise
-    except (FileExistsError, RunError):
+    except RunError:
         raise
     except PermissionError as error:
         raise RunError("access denied", where=url, remedy=_access_remedy(url)) from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise RunError(
+            f"a file stands where a folder is needed ({error.filename or error})",
+            where=url,
+            remedy="choose another path, or remove that file",
+        ) from error
     except ImportError as error:
         raise RunError(
             f"no driver for this kind of URL ({error})",
@@ -212,7 +297,7 @@ def clear_errors(url: str) -> Iterator[None]:
     except Exception as error:
         if (text := _storage_error(error)) is None:
             raise
-        raise RunError(text, where=url, remedy=_connection_remedy()) from error
+        raise RunError(text, where=url, remedy=_storage_remedy(url)) from error
 
 
 def _access_remedy(url: str) -> str:
@@ -221,8 +306,13 @@ def _access_remedy(url: str) -> str:
     return "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the bucket's policy"
 
 
-def _connection_remedy() -> str:
-    return "check AWS_ENDPOINT_URL and the network, then run again: finished parts are kept"
+def _storage_remedy(url: str) -> str:
+    what = (
+        "the disk (free space, quota, mount)"
+        if is_local(url)
+        else "AWS_ENDPOINT_URL and the network"
+    )
+    return f"check {what}, then run again: finished parts are kept"
 
 
 def _storage_error(error: Exception) -> str | None:
@@ -230,10 +320,10 @@ def _storage_error(error: Exception) -> str | None:
     name, module = type(error).__name__, type(error).__module__
     if name == "NoCredentialsError":
         return "no credentials were found"
+    if isinstance(error, IsADirectoryError):
+        return "this is a folder, a file is needed"
     if isinstance(error, OSError) and module == "builtins":
-        return f"{error.strerror or error}" if error.errno not in (21,) else None
-    if module.startswith(("botocore", "aiohttp", "aiobotocore", "s3fs")) or isinstance(
-        error, (TimeoutError, ConnectionError)
-    ):
+        return f"{error.strerror or error}"
+    if module.startswith(("botocore", "aiohttp", "aiobotocore", "s3fs")):
         return f"the object store did not answer ({name}: {str(error)[:200]})"
     return None
