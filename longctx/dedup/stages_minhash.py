@@ -1,12 +1,10 @@
 """`dedup.minhash` on the engine: signatures per part, bands to buckets, components, clusters.
 
-Everything travels under stable document keys, so any step may run again. The components of up to
-`local_edges` edges are found by union-find in one process; above that by rounds of large-star and
-small-star, each an exchange. Both give the same labels.
+Everything travels under stable document keys, so any step may run again.
 """
 
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,19 +12,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
+from longctx.dedup.stages_components import EDGES, find_components
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.corpus import ROW, Part
 from longctx.engine.op import DROP_REASON, Barrier, Setting
 from longctx.engine.rows import ADDRESS, PART, addressed, as_binary, from_binary, to_part
-from longctx.engine.steps import BUCKET, Stats, StepRef, bucket_of
+from longctx.engine.steps import BUCKET, Stats, bucket_of
 
 U64 = npt.NDArray[np.uint64]
 Profile = Literal["text", "code"]
-_MAX_ROUNDS = 64
 _BANDED = pa.schema(
     [("band_key", pa.uint64()), ("doc_key", pa.uint64()), ("sig", pa.large_binary())]
 )
-_EDGES = pa.schema([("node", pa.uint64()), ("other", pa.uint64())])
 _MEMBERS = pa.schema(
     [
         *ADDRESS,
@@ -121,7 +118,7 @@ class DedupMinHash(Barrier):
             buckets=buckets,
             ignore=("keep", "min_kept_sim"),
         )
-        labels = self._components(context, edges)
+        labels = find_components(context, edges, self.local_edges, ("keep", "min_kept_sim"))
         count = context.buckets_for([signed])
         members = context.exchange(
             "members",
@@ -142,41 +139,6 @@ class DedupMinHash(Barrier):
         )
         rule = partial(_mark, self.min_kept_sim)
         context.sidecar("", [(clusters, to_part)], rule, _CLUSTERED, self.writes, removes=True)
-
-    def _components(self, context: BarrierContext, edges: StepRef) -> StepRef:
-        cut = ("keep", "min_kept_sim")
-        if edges.rows <= self.local_edges:
-            return context.single(
-                "components", partial(_local_components, edges), [edges], ignore=cut
-            )
-        current, before = edges, None
-        for number in range(_MAX_ROUNDS):
-            count = context.buckets_for([current])
-            large = context.exchange(
-                f"round-{number:02d}-large",
-                [(current, partial(_both_ends, count))],
-                _large_star,
-                _EDGES,
-                buckets=count,
-                ignore=cut,
-            )
-            digest = context.step_stats[f"round-{number:02d}-large"]
-            state = (digest.get("edges", 0), digest.get("digest", 0) % 2**64)
-            if state == before:
-                return context.single(
-                    "components", partial(_labels, current), [current], ignore=cut
-                )
-            before = state
-            count = context.buckets_for([large])
-            current = context.exchange(
-                f"round-{number:02d}-small",
-                [(large, partial(_larger_end, count))],
-                _small_star,
-                _EDGES,
-                buckets=count,
-                ignore=cut,
-            )
-        raise AssertionError("large-star and small-star did not converge")
 
 
 def _signatures(op: DedupMinHash, part: Part, setting: Setting) -> pa.Table:
@@ -256,73 +218,17 @@ def _edges(op: DedupMinHash, table: pa.Table, setting: Setting) -> pa.Table:
     from longctx.dedup.minhash import leader_edges
 
     if table.num_rows == 0:
-        return _EDGES.empty_table()
+        return EDGES.empty_table()
     keys, documents = table.column("band_key").to_numpy(), table.column("doc_key").to_numpy()
     u, v, _, crowded = leader_edges(
         keys, documents, _matrix(table), threshold=op.threshold, verify=op.verify
     )
     pairs = np.unique(np.stack([u, v], axis=1), axis=0)
-    found = pa.table({"node": pairs[:, 0], "other": pairs[:, 1]}, schema=_EDGES)
+    found = pa.table({"node": pairs[:, 0], "other": pairs[:, 1]}, schema=EDGES)
     _, sizes = np.unique(keys, return_counts=True)
     huge = int((sizes > 10_000).sum())
     shared = int((sizes > 1).sum())
     return Stats.attach(found, {"unmatched": crowded, "shared_bands": shared, "huge_bands": huge})
-
-
-def _local_components(edges: StepRef, setting: Setting) -> dict[str, Any]:
-    from longctx.dedup.components import connected_components
-
-    table = edges.read()
-    nodes, labels = connected_components(
-        table.column("node").to_numpy(), table.column("other").to_numpy()
-    )
-    return {"labels.parquet": pa.table({"node": nodes, "other": labels}, schema=_EDGES)}
-
-
-def _labels(edges: StepRef, setting: Setting) -> dict[str, Any]:
-    """Labels from a finished star forest: each edge (child, root), and each root its own label."""
-    table = edges.read()
-    child, root = table.column("node").to_numpy(), table.column("other").to_numpy()
-    roots = np.unique(root)
-    nodes, labels = np.concatenate([child, roots]), np.concatenate([root, roots])
-    order = np.argsort(nodes)
-    found = pa.table({"node": nodes[order], "other": labels[order]}, schema=_EDGES)
-    return {"labels.parquet": found}
-
-
-def _both_ends(buckets: int, table: pa.Table, setting: Setting) -> pa.Table:
-    from longctx.dedup.components import neighbourhoods
-
-    node, other = neighbourhoods(table.column("node").to_numpy(), table.column("other").to_numpy())
-    rows = pa.table({"node": node, "other": other}, schema=_EDGES)
-    return rows.append_column(BUCKET, bucket_of(node, buckets))
-
-
-def _larger_end(buckets: int, table: pa.Table, setting: Setting) -> pa.Table:
-    u, v = table.column("node").to_numpy(), table.column("other").to_numpy()
-    node, other = np.maximum(u, v), np.minimum(u, v)
-    rows = pa.table({"node": node, "other": other}, schema=_EDGES)
-    return rows.append_column(BUCKET, bucket_of(node, buckets))
-
-
-def _large_star(table: pa.Table, setting: Setting) -> pa.Table:
-    """One half-round; its counters identify the set of edges it started from."""
-    from longctx.dedup.components import edges_digest, large_star
-
-    node, other = table.column("node").to_numpy(), table.column("other").to_numpy()
-    # Every edge stands here once under its larger end, so digests add up over the buckets.
-    own = other < node
-    number, digest = edges_digest(node[own], other[own])
-    u, v = large_star(node, other)
-    found = pa.table({"node": u, "other": v}, schema=_EDGES)
-    return Stats.attach(found, {"edges": number, "digest": digest})
-
-
-def _small_star(table: pa.Table, setting: Setting) -> pa.Table:
-    from longctx.dedup.components import small_star
-
-    u, v = small_star(table.column("node").to_numpy(), table.column("other").to_numpy())
-    return pa.table({"node": u, "other": v}, schema=_EDGES)
 
 
 def _by_node(buckets: int, table: pa.Table, setting: Setting) -> pa.Table:
