@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from longctx.engine.op import DROP_REASON, Map, Setting
+from longctx.errors import RunError
+from longctx.registry import did_you_mean
 from longctx.text.columns import TOKENS
 
 _INTEGERS = (
@@ -154,6 +156,20 @@ class Decide(Map):
             raise ValueError("give at least one of rules, per_source, profile, profiles")
         return self
 
+    @model_validator(mode="after")
+    def _bounds_name_rules(self) -> "Decide":
+        if self.bounds:
+            from longctx.filter.profiles import PROFILES
+
+            profiles = [PROFILES[name] for name in sorted(self._profile_names())]
+            known = {r.name for p in profiles for r in (*p.document, *p.window)}
+            for name in sorted(set(self.bounds) - known):
+                listed = ", ".join(sorted(known)) or "none, for lack of a profile"
+                raise ValueError(
+                    f"bounds names no rule `{name}`{did_you_mean(name, known)}; rules: {listed}"
+                )
+        return self
+
     def _profile_names(self) -> set[str]:
         return {str(p) for p in (self.profile, *self.profiles.values()) if p != "none"}
 
@@ -176,8 +192,15 @@ class Decide(Map):
 
     def _bound(self, table: pa.Table, column: str, bounds: Bounds, rows: Any, reasons: Any) -> None:
         values = table.column(column).take(pa.array(rows))
+        kind = values.type
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or kind == pa.bool_()):
+            raise RunError(
+                f"the column `{column}` is {kind}, which has no bounds",
+                where="decide",
+                remedy="name a column of numbers, such as n_tokens",
+            )
         missing = pc.is_null(values, nan_is_null=True).to_numpy()
-        numbers = values.cast(pa.float64()).fill_null(0).to_numpy()
+        numbers = values.cast(pa.float64(), safe=False).fill_null(0).to_numpy()
         failed: list[tuple[Any, str]] = []
         if bounds.min is not None:
             failed.append((~missing & (numbers < bounds.min), f"{column} < {bounds.min:g}"))
