@@ -24,6 +24,7 @@ from longctx.engine.steps import Stats, StepRef
 _NO_VECTOR = 1e-6
 _QUERY_BLOCK = 4096
 _BINS = 40
+_OPTIONAL = pa.schema([("n_tokens", pa.int64()), ("emb_cover", pa.float32())])
 _PLACED = pa.schema(
     [
         (ROW, pa.int32()),
@@ -50,7 +51,7 @@ class SemanticOrder(Barrier):
 
     `k` neighbours make the graph, `k_search` are searched. With `dup_action: drop` documents at
     cosine >= `dup_cos` to a kept one leave (`drop_reason` order_dup), unless a vector saw less than
-    half of its text.
+    half of its text; the longest of them stays (in tokens, where an earlier stage counted them).
     """
 
     k: int = Field(10, ge=1)
@@ -58,7 +59,7 @@ class SemanticOrder(Barrier):
     dup_cos: float = Field(0.95, gt=0, le=1)
     dup_action: Literal["drop", "keep"] = "drop"
 
-    reads: ClassVar[tuple[str, ...]] = ("embedding", "n_tokens")
+    reads: ClassVar[tuple[str, ...]] = ("embedding",)
     rate_mb_s: ClassVar[float] = 20.0
     exchange_bytes_per_row: ClassVar[int] = 120
     writes: ClassVar[tuple[str, ...]] = (*_PLACED.names[1:], DROP_REASON)
@@ -75,7 +76,7 @@ class SemanticOrder(Barrier):
         raise NotImplementedError
 
     def run(self, context: BarrierContext) -> None:
-        columns = ["doc_id", "n_tokens", "embedding", "emb_cover"]
+        columns = ["doc_id", "embedding", *(n for n in _OPTIONAL.names if context.corpus.has(n))]
         graph = ("dup_cos", "dup_action", "k", *self._own_fields())
         numbered = context.single(
             "documents", partial(_number, context.parts()), columns=columns, ignore=graph
@@ -166,12 +167,13 @@ def _number(parts: list[Part], setting: Setting) -> dict[str, Any]:
     """All living documents in ascending order of doc_id, and their vectors in the same order."""
     rows, matrices = [], []
     for part in parts:
-        wanted = ["doc_id", "n_tokens", "embedding"]
-        wanted += ["emb_cover"] if "emb_cover" in part.columns() else []
-        table = part.table(wanted)
-        cover = table.column("emb_cover") if "emb_cover" in wanted else pa.nulls(len(table))
-        found = addressed(part, table).append_column("n_tokens", table.column("n_tokens"))
-        rows.append(found.append_column("emb_cover", cover.cast(pa.float32())))
+        known = [n for n in _OPTIONAL.names if n in part.columns()]
+        table = part.table(["doc_id", "embedding", *known])
+        found = addressed(part, table)
+        for field in _OPTIONAL:
+            column = table.column(field.name) if field.name in known else pa.nulls(len(table))
+            found = found.append_column(field, column.cast(field.type))
+        rows.append(found)
         matrices.append(vectors(table.column("embedding")))
     merged, matrix = pa.concat_tables(rows), np.concatenate(matrices)
     del matrices
