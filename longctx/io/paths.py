@@ -236,10 +236,13 @@ def _below(fs: Any, root: str) -> dict[str, FileState]:
     files: dict[str, FileState] = {}
     entered = {os.path.realpath(root)}
     for folder, folders, names in os.walk(root, followlinks=True, onerror=_raise):
-        fresh = {f: os.path.realpath(os.path.join(folder, f)) for f in sorted(folders)}
-        # A link back to a folder that was entered would never end.
-        folders[:] = [f for f, real in fresh.items() if real not in entered]
-        entered.update(fresh[f] for f in folders)
+        below = {f: os.path.join(folder, f) for f in folders}
+        folders.clear()
+        # Each folder once, links last: a link back to a folder that was entered would never end.
+        for name in sorted(below, key=lambda n: (os.path.islink(below[n]), n)):
+            if (real := os.path.realpath(below[name])) not in entered:
+                entered.add(real)
+                folders.append(name)
         places = (os.path.join(folder, n) for n in names)
         files |= {p: _state(fs, p, {}) for p in places if os.path.isfile(p)}
     return files

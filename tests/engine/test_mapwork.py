@@ -154,7 +154,7 @@ def test_batches_are_bounded_and_a_large_row_stands_alone(tmp_path: Path) -> Non
         groups=(6,),
         text=pa.array(["x" * n for n in (4, 4, 4, 100, 1, 1)], pa.large_string()),
     )
-    run(found, Watching(), 10)
+    run(found, Watching(), 8)
     assert seen == [[4, 4], [4], [100], [1, 1]]
 
 

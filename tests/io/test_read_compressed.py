@@ -65,6 +65,11 @@ class TestCompressed:
         found = items(bytes(data), f"a.jsonl.{ending}")
         assert reasons(found)[-1] == "broken_stream"
 
+    def test_damage_of_the_first_block(self, ending: str) -> None:
+        data = bytearray(PACKERS[ending](self.records()))
+        data[12:40] = b"\xff" * 28
+        assert reasons(items(bytes(data), f"a.jsonl.{ending}")) == ["broken_stream"]
+
     def test_garbage_after_the_end(self, ending: str) -> None:
         found = items(PACKERS[ending](lines({"text": "a"})) + b"garbage", f"a.jsonl.{ending}")
         assert [r.text for r in rows(found)] == ["a"]
