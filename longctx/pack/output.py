@@ -181,6 +181,6 @@ def plan_sums(plan: dict[str, Any]) -> dict[str, Any]:
 
 def _remove_stale(output: str, current: set[str]) -> None:
     keep = current | {"mds/index.json", MANIFEST}
-    for name in paths.list_files(output, recursive=True):
+    for name in paths.list_files(output, recursive=True, temporary=True):
         if name not in keep and (_OURS.fullmatch(name) or paths.TEMPORARY in name):
             paths.remove(paths.join(output, name))

@@ -66,7 +66,7 @@ def _window_sums(document: I64, tokens: F64, vectors: F32) -> F64:
     """The fields of `Similarity` for one window, float64[7]."""
     sums = np.zeros(7)
     sums[6] = -np.inf
-    known = vectors.any(axis=1)
+    known: npt.NDArray[np.bool_] = np.asarray(vectors.any(axis=1))
     for first in range(0, len(document), _BLOCK):
         rows = slice(first, min(first + _BLOCK, len(document)))
         cos = (vectors[rows] @ vectors[: rows.stop].T).astype(np.float64)

@@ -20,7 +20,6 @@ from longctx.engine.corpus import ROW, Part
 from longctx.engine.op import DROP_REASON, Barrier, Setting
 from longctx.engine.rows import PART, addressed, as_binary, vectors
 from longctx.engine.steps import BUCKET, Stats, StepRef, read_table
-from longctx.pack.output import Fill, claim, publish
 
 I64 = npt.NDArray[np.int64]
 _SHARD_TOKENS = 2**24
@@ -73,6 +72,8 @@ class Pack(Barrier):
     reads: ClassVar[tuple[str, ...]] = ("tour_id", "rank")
 
     def run(self, context: BarrierContext) -> None:
+        from longctx.pack.output import Fill, claim, publish
+
         if not context.dry:
             claim(context.setting)
         if not context.corpus.has("tokens"):
