@@ -25,6 +25,7 @@ from rich.text import Text
 from longctx.engine.corpus import open_source
 from longctx.errors import RecipeError
 from longctx.io import paths
+from longctx.location import expand
 from longctx.registry import did_you_mean
 from longctx.report.format import count, one_line, percent, plural
 from longctx.text.tokenize import Tokenizer, load_tokenizer
@@ -208,7 +209,7 @@ def _similarities(source: _Source, texts: list[str]) -> list[float | None]:
     from longctx.embed.encoders import load_encoder
 
     settings = {k: source.encoder[k] for k in ("chunk_tokens", "max_chunks") if k in source.encoder}
-    encoder = load_encoder(source.encoder.get("model", "static"), **settings)
+    encoder = load_encoder(expand(source.encoder.get("model", "static")), **settings)
     vectors, _ = encoder.encode(texts)
     return [None, *(float(a @ b) if a.any() and b.any() else None for a, b in pairwise(vectors))]
 
