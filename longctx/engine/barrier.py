@@ -35,6 +35,7 @@ from longctx.engine.steps import (
     solver,
 )
 from longctx.engine.units import (
+    RETRIES,
     Listener,
     PendingWorkError,
     Step,
@@ -42,6 +43,7 @@ from longctx.engine.units import (
     Unit,
     Work,
     collect,
+    compute,
     pending,
     run_units,
 )
@@ -235,22 +237,27 @@ class BarrierContext:
         self._say(step, len(units), len(valid))
         if missing:
             commit.reopen(plan.folder)
-            for done in self._shuffle(plan, sources, missing, work):
-                if self._listener:
-                    self._listener(done)
+        known = dict(valid)
+        for done in self._shuffle(plan, sources, missing, work):
+            self._heard(done, known)
         # Buckets that got no row have no group; they are solved with an empty table.
-        rest = [Unit(u.name, u.fingerprint, (u.payload, None)) for u in units.values()]
-        result = run_units(
-            Step(plan.run_dir, plan.folder, rest),
-            work,
-            workers=self.workers,
-            listener=self._listener,
-        )
-        result.skipped = len(valid)
+        rest = [
+            Unit(u.name, u.fingerprint, (u.payload, None))
+            for u in missing.values()
+            if u.name not in known
+        ]
+        for done in compute(plan, rest, work, workers=self.workers):
+            self._heard(done, known)
+        result = StepResult([known[u.name] for u in units.values()], len(valid))
         if missing:
             commit.finish(plan.folder, result.commits)
         self._count(step, result)
         return result
+
+    def _heard(self, done: Commit, known: dict[str, Commit]) -> None:
+        known[done.unit] = done
+        if self._listener:
+            self._listener(done)
 
     def _shuffle(
         self,
@@ -259,6 +266,8 @@ class BarrierContext:
         missing: dict[int, Unit],
         work: Work,
     ) -> Iterable[Commit]:
+        if not missing:
+            return
         streams: list[ray.data.Dataset] = []
         wanted = np.array(sorted(missing), dtype=np.int32)
         for ref, prepare in sources:
@@ -270,6 +279,7 @@ class BarrierContext:
                 Wanted(FilePrepare(plan.run_dir, prepare, self.setting), wanted),
                 batch_size=None,
                 batch_format="pyarrow",
+                max_retries=RETRIES,
             )
             streams.append(mapped)
         if not streams:
@@ -277,7 +287,9 @@ class BarrierContext:
         data = streams[0].union(*streams[1:]) if len(streams) > 1 else streams[0]
         partitions = min(len(missing), max(1, 2 * self.workers))
         grouped = data.groupby(BUCKET, num_partitions=partitions).map_groups(
-            solver(plan.run_dir, plan.folder, missing, work), batch_format="pyarrow"
+            solver(plan.run_dir, plan.folder, missing, work),
+            batch_format="pyarrow",
+            max_retries=RETRIES,
         )
         yield from collect(grouped, plan.label)
 

@@ -134,7 +134,9 @@ def _stage(state: _State, name: str, op: Op) -> None:
         total = summary.merge(c.stats for c in result.commits)
         units, skipped, steps = len(result.commits), result.skipped, {}
     record = _record(state, name, op.op, op.kind, total, clock)
-    settings = op.model_dump(mode="json")
+    # The user's own words win: a path must not be written down with its variables replaced.
+    written = state.recipe.raw["stages"][state.recipe.ops.index(op)]
+    settings = {**op.model_dump(mode="json"), **written}
     more = {"units": units, "skipped": skipped, "steps": steps, "settings": settings}
     _finish(state, StageRecord(**{**vars(record), **more}), total)
 
@@ -159,13 +161,13 @@ def _map(state: _State, name: str, op: Map | Model) -> StepResult:
 def _pool(op: Model, workers: int) -> Pool:
     """Actors of a Model stage: as many as the recipe says, else one per CPU or GPU.
 
-    One CPU stays free: actors that hold all of them can starve the tasks that feed them.
+    They may hold all CPUs: what feeds them is a list of units, not tasks that they could starve.
     """
     if op.workers:
         return Pool(op.workers, op.num_gpus)
     if op.num_gpus:
         return Pool(max(1, int(cluster.cluster_total("GPU") / op.num_gpus)), op.num_gpus)
-    return Pool(max(1, workers - 1))
+    return Pool(workers)
 
 
 def _barrier(state: _State, name: str, op: Barrier) -> BarrierContext:

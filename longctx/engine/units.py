@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 import ray.data
+from ray.exceptions import RayError
 
 from longctx.engine import commit
 from longctx.engine.commit import Commit, FileRef
@@ -100,6 +101,10 @@ class PendingWorkError(Exception):
 
 Listener = Callable[[Commit], None]
 
+# A unit whose worker dies (killed for memory, crashed in native code) is tried again this often.
+# Ray's own default is for ever: a document that crashes its worker would never end the run.
+RETRIES = 3
+
 
 def execute(run_dir: str, folder: str, unit: Unit, work: Work) -> str:
     """Run one unit in a worker and commit it; the commit, or the failure, as JSON."""
@@ -111,12 +116,16 @@ def execute(run_dir: str, folder: str, unit: Unit, work: Work) -> str:
         stats["seconds"] = round(time.perf_counter() - started, 3)
         done = Commit(unit.name, unit.fingerprint, tuple(sink.files), stats)
         commit.write(folder, done)
-    except LongctxError as error:
-        failure = {"message": error.message, "where": error.where, "remedy": error.remedy}
-        return json.dumps({"failed": unit.name, **failure})
-    except Exception:
-        return json.dumps({"failed": unit.name, "traceback": traceback.format_exc()})
+    except Exception as error:
+        return json.dumps({"failed": unit.name, **_failure(error)})
     return json.dumps(done.to_json())
+
+
+def _failure(error: Exception) -> dict[str, str]:
+    """What went wrong in a worker, as values."""
+    if isinstance(error, LongctxError):
+        return {"message": error.message, "where": error.where, "remedy": error.remedy}
+    return {"traceback": "".join(traceback.format_exception(error))}
 
 
 @dataclass(frozen=True)
@@ -132,12 +141,20 @@ class _Task:
 
 
 class _Actor:
-    """Actor of a Model stage: loads once, then works like a task."""
+    """Actor of a Model stage: loads once, then works like a task.
+
+    A model that cannot be loaded fails its units: an actor that dies says nothing a user can read.
+    """
 
     def __init__(self, run_dir: str, folder: str, work: LoadedWork) -> None:
-        self._task = _Task(run_dir, folder, work.load())
+        try:
+            self._task = _Task(run_dir, folder, work.load())
+        except Exception as error:
+            self._failed = json.dumps({"failed": "load", **_failure(error)})
 
     def __call__(self, table: pa.Table) -> pa.Table:
+        if hasattr(self, "_failed"):
+            return pa.table({"commit": pa.array([self._failed], pa.large_string())})
         return self._task(table)
 
 
@@ -187,50 +204,85 @@ def run_units(
     Raises RunError naming stage, unit and cause at the first unit that fails.
     """
     valid, todo = pending(step)
-    result = StepResult(skipped=len(valid))
     if todo:
         commit.reopen(step.folder)
-        rows = [{"unit": pickle.dumps(u)} for u in todo]
-        data = ray.data.from_items(rows, override_num_blocks=len(rows))
-        if pool is None:
-            mapped = data.map_batches(
-                _Task(step.run_dir, step.folder, work),  # type: ignore[arg-type]
-                batch_size=None,
-                batch_format="pyarrow",
-                compute=ray.data.TaskPoolStrategy(size=min(workers, len(rows))),
-            )
-        else:
-            mapped = data.map_batches(
-                _Actor,
-                fn_constructor_args=(step.run_dir, step.folder, work),
-                batch_size=None,
-                batch_format="pyarrow",
-                compute=ray.data.ActorPoolStrategy(size=pool.size),
-                num_gpus=pool.num_gpus,
-            )
-        for done in collect(mapped, step.label):
-            valid[done.unit] = done
-            if listener:
-                listener(done)
-    result.commits = [valid[u.name] for u in step.units]
+    for done in compute(step, todo, work, workers=workers, pool=pool):
+        valid[done.unit] = done
+        if listener:
+            listener(done)
+    result = StepResult([valid[u.name] for u in step.units], len(step.units) - len(todo))
     if todo:
         commit.finish(step.folder, result.commits)
     return result
 
 
+def compute(
+    step: Step,
+    units: list[Unit],
+    work: Work | LoadedWork,
+    *,
+    workers: int,
+    pool: Pool | None = None,
+) -> Iterator[Commit]:
+    """Run units of a step, whatever is committed; their commits as they come."""
+    if not units:
+        return
+    rows = [{"unit": pickle.dumps(u)} for u in units]
+    data = ray.data.from_items(rows, override_num_blocks=len(rows))
+    if pool is None:
+        mapped = data.map_batches(
+            _Task(step.run_dir, step.folder, work),  # type: ignore[arg-type]
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.TaskPoolStrategy(size=min(workers, len(rows))),
+            max_retries=RETRIES,
+        )
+    else:
+        mapped = data.map_batches(
+            _Actor,
+            fn_constructor_args=(step.run_dir, step.folder, work),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=min(pool.size, len(rows))),
+            num_gpus=pool.num_gpus,
+            max_restarts=RETRIES,
+            max_task_retries=RETRIES,
+        )
+    yield from collect(mapped, step.label)
+
+
 def collect(data: ray.data.Dataset, label: str) -> Iterator[Commit]:
     """Commits as they come from the workers. Raises RunError at the first failure."""
-    for row in data.iter_rows():
-        value = json.loads(row["commit"])
-        if "failed" not in value:
+    try:
+        for row in data.iter_rows():
+            value = json.loads(row["commit"])
+            if "failed" in value:
+                raise _run_error(value, f"{label}/{value['failed']}")
             yield Commit.from_json(value)
-            continue
-        if "traceback" in value:
-            last = value["traceback"].strip().splitlines()[-1]
-            raise RunError(
-                f"{last}\n{value['traceback']}",
-                where=f"{label}/{value['failed']}",
-                remedy="this is a fault of the op, please report it; finished parts are kept",
-            )
-        where = f"{label}/{value['failed']}" + (f": {value['where']}" if value["where"] else "")
-        raise RunError(value["message"], where=where, remedy=value["remedy"])
+    except RayError as error:
+        raise _run_error(_cause(error), label) from None
+
+
+def _cause(error: RayError) -> dict[str, str]:
+    """What a worker raised outside of a unit, or how it died."""
+    if isinstance(cause := getattr(error, "cause", None), Exception):
+        # Ray's text holds the worker's traceback, which the exception itself lost on its way.
+        return _failure(cause) if isinstance(cause, LongctxError) else {"traceback": str(error)}
+    return {
+        "message": f"a worker died {RETRIES + 1} times in a row ({type(error).__name__})",
+        "where": "",
+        "remedy": "most likely it ran out of memory (see dmesg): lower engine.workers, "
+        "engine.batch_mb or engine.part_mb and run again; finished parts are kept",
+    }
+
+
+def _run_error(failure: dict[str, str], where: str) -> RunError:
+    if "traceback" in failure:
+        text = failure["traceback"].strip()
+        return RunError(
+            f"{text.splitlines()[-1]}\n{text}",
+            where=where,
+            remedy="this is a fault of the op, please report it; finished parts are kept",
+        )
+    place = f"{where}: {failure['where']}" if failure["where"] else where
+    return RunError(failure["message"], where=place, remedy=failure["remedy"])
