@@ -30,6 +30,8 @@ _EPILOG = """examples:
 
 exit codes: 0 done, 1 the run failed, 2 the recipe or the arguments are wrong
 """
+# The folder in which Ray keeps the uploaded working directories of jobs.
+_UPLOADED = "working_dir_files"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -145,9 +147,25 @@ def _run(arguments: argparse.Namespace) -> int:
     from longctx.report.collect import collect
     from longctx.report.terminal import closing_table
 
-    record = run(_load(arguments), reporter=reporter(arguments.quiet), num_cpus=arguments.cpus)
+    recipe = _load(arguments)
+    _refuse_lost_places(recipe)
+    record = run(recipe, reporter=reporter(arguments.quiet), num_cpus=arguments.cpus)
     _show(closing_table(collect(record.run_dir)))
     return 0
+
+
+def _refuse_lost_places(recipe: "Recipe") -> None:
+    """In a submitted job a relative path leads into a copy that Ray removes after the job."""
+    if _UPLOADED not in Path.cwd().parts:
+        return
+    body = recipe.body
+    for field, place in (("run_dir", body.run_dir), ("output.path", body.output.path)):
+        if place and "://" not in place and not Path(place).expanduser().is_absolute():
+            raise RecipeError(
+                f"`{place}` would lie in the job's temporary copy of the working directory",
+                where=field,
+                remedy="give an absolute path that all nodes share, or a URL",
+            )
 
 
 def _load(arguments: argparse.Namespace) -> "Recipe":
