@@ -99,7 +99,14 @@ def _files(source: _Source) -> list[str]:
 
 def _tables(source: _Source, columns: list[str]) -> Iterator[tuple[str, pa.Table]]:
     for url in _files(source):
-        file = pq.ParquetFile(open_source(url))
+        try:
+            file = pq.ParquetFile(open_source(url))
+        except pa.ArrowInvalid as error:
+            raise RecipeError(
+                f"this is not a Parquet file: {error}",
+                where=url,
+                remedy="remove it from the folder, or give the output folder of a run",
+            ) from None
         missing = {"window_id", "input_ids", "segments"} - set(file.schema_arrow.names)
         if missing:
             raise RecipeError(
