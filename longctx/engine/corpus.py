@@ -5,6 +5,7 @@ columns side by side is a zip of row groups: no joins, no copies of text, bounde
 an earlier stage removed keep their place and are skipped by a mask.
 """
 
+import contextlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 
 from longctx.engine.commit import FileRef, fingerprint
 from longctx.engine.op import DROP_REASON
+from longctx.errors import RunError
 from longctx.io import paths
 from longctx.schema import DOCUMENTS
 
@@ -55,7 +57,7 @@ class Part:
         start = 0
         for group in range(next(iter(files.values()))[0].num_row_groups):
             table, size = self._group(files, group)
-            alive = _alive(removers, group, size)
+            alive = self._alive(removers, group, size)
             table = table.append_column(
                 ROW, pa.array(np.arange(start, start + size, dtype=np.int32))
             )
@@ -68,30 +70,35 @@ class Part:
 
     def group_sizes(self) -> list[int]:
         """Rows in each row group, dead rows included."""
-        meta = pq.ParquetFile(self._source(self.documents)).metadata
+        meta = open_parquet(self.run_dir, self.documents).metadata
         return [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
 
     def alive(self) -> BoolArray:
         """Mask over all rows of the part."""
         _, removers = self._open(["doc_id"])
         sizes = self.group_sizes()
-        masks = [_alive(removers, i, n) for i, n in enumerate(sizes)]
+        masks = [self._alive(removers, i, n) for i, n in enumerate(sizes)]
         return np.concatenate(masks) if masks else np.zeros(0, dtype=bool)
 
     def _open(
         self, columns: list[str]
-    ) -> tuple[dict[str, tuple[pq.ParquetFile, list[str]]], list[pq.ParquetFile]]:
-        """Files by name with the columns to take from each (the newest writer of a column wins)."""
+    ) -> tuple[dict[str, tuple[pq.ParquetFile, list[str]]], dict[str, pq.ParquetFile]]:
+        """Files by name with the columns to take from each (the newest writer of a column wins).
+
+        The second are those that say which rows were removed.
+        """
         taken: dict[str, tuple[FileRef, list[str]]] = {}
         for column in columns:
             ref = self._newest(column)
             taken.setdefault(ref.name, (ref, []))[1].append(column)
         if not taken:
             taken[self.documents.name] = (self.documents, [])
-        files = {n: (pq.ParquetFile(self._source(r)), c) for n, (r, c) in taken.items()}
-        removers = [
-            pq.ParquetFile(self._source(ref)) for _, removes, ref in self.sidecars if removes
-        ]
+        files = {n: (open_parquet(self.run_dir, r), c) for n, (r, c) in taken.items()}
+        removers = {
+            ref.name: open_parquet(self.run_dir, ref)
+            for _, removes, ref in self.sidecars
+            if removes
+        }
         return files, removers
 
     def _newest(self, column: str) -> FileRef:
@@ -107,19 +114,25 @@ class Part:
     ) -> tuple[pa.Table, int]:
         table: pa.Table | None = None
         size = 0
-        for file, columns in files.values():
+        for name, (file, columns) in files.items():
             size = file.metadata.row_group(group).num_rows
-            read = file.read_row_group(group, columns=columns, use_threads=False)
+            with intact(paths.join(self.run_dir, name)):
+                read = file.read_row_group(group, columns=columns, use_threads=False)
             if table is None:
                 table = read
             else:
-                for name in read.column_names:
-                    table = table.append_column(name, read.column(name))
+                for column in read.column_names:
+                    table = table.append_column(column, read.column(column))
         assert table is not None
         return table, size
 
-    def _source(self, ref: FileRef) -> io.BytesIO | str:
-        return open_source(paths.join(self.run_dir, ref.name))
+    def _alive(self, removers: dict[str, pq.ParquetFile], group: int, size: int) -> BoolArray:
+        alive = np.ones(size, dtype=bool)
+        for name, file in removers.items():
+            with intact(paths.join(self.run_dir, name)):
+                reasons = file.read_row_group(group, columns=[DROP_REASON], use_threads=False)
+            alive &= reasons.column(0).is_null().to_numpy()
+        return alive
 
 
 def open_source(url: str) -> io.BytesIO | str:
@@ -130,12 +143,27 @@ def open_source(url: str) -> io.BytesIO | str:
     return url if paths.is_local(url) else io.BytesIO(paths.read_bytes(url))
 
 
-def _alive(removers: list[pq.ParquetFile], group: int, size: int) -> BoolArray:
-    alive = np.ones(size, dtype=bool)
-    for file in removers:
-        reasons = file.read_row_group(group, columns=[DROP_REASON], use_threads=False)
-        alive &= reasons.column(0).is_null().to_numpy()
-    return alive
+def open_parquet(run_dir: str, ref: FileRef) -> pq.ParquetFile:
+    """A committed Parquet file. Pages are checked against their checksums when they are read."""
+    url = paths.join(run_dir, ref.name)
+    with intact(url):
+        return pq.ParquetFile(open_source(url), page_checksum_verification=True)
+
+
+@contextlib.contextmanager
+def intact(url: str) -> Iterator[None]:
+    """Say what to do about a committed file that was changed or damaged after it was written.
+
+    A resume compares sizes only; flipped bits come out when the page that they are in is read.
+    """
+    try:
+        yield
+    except (OSError, pa.ArrowInvalid) as error:
+        raise RunError(
+            f"a committed file is damaged or gone ({str(error).splitlines()[0][:200]})",
+            where=url,
+            remedy="remove that file and run again: what it held is computed again",
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -183,7 +211,9 @@ class Corpus:
 def parquet_groups(tables: list[pa.Table], schema: pa.Schema | None = None) -> bytes:
     """Parquet bytes with one row group per table; the same bytes for the same tables."""
     buffer = io.BytesIO()
-    with pq.ParquetWriter(buffer, schema or tables[0].schema, compression="zstd") as writer:
+    with pq.ParquetWriter(
+        buffer, schema or tables[0].schema, compression="zstd", write_page_checksum=True
+    ) as writer:
         for table in tables:
             writer.write_table(table, row_group_size=max(1, table.num_rows))
     return buffer.getvalue()

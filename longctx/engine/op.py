@@ -64,6 +64,9 @@ class Op(BaseModel):
         fields = self.model_dump(mode="json", exclude=set(self.neutral))
         return {**fields, "code_version": self.code_version}
 
+    def check(self, setting: Setting) -> None:
+        """Before a run begins: raise RunError for what would only fail hours later."""
+
 
 class Map(Op):
     """Row-local op: `batch` gets living rows and returns one row of columns for each."""

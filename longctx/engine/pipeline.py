@@ -61,11 +61,12 @@ def execute(
         record.ignored_files = listing.ignored
         record.save()
         try:
-            cpus = cluster.connect(num_cpus)
-            workers = min(cpus, recipe.body.engine.workers or cpus)
             state = _State(
-                recipe, run_dir, output, record, reporter, workers, Corpus(run_dir, ()), tokenizer
+                recipe, run_dir, output, record, reporter, 1, Corpus(run_dir, ()), tokenizer
             )
+            _prepare(state)
+            cpus = cluster.connect(num_cpus)
+            state.workers = min(cpus, recipe.body.engine.workers or cpus)
             _read(state, listing)
             for name, op in zip(recipe.stage_names(), recipe.ops, strict=True):
                 _stage(state, name, op)
@@ -87,6 +88,16 @@ def _save_last(record: RunRecord) -> None:
         # Storage is what failed: the error that ended the run says more than a second one.
         if record.status == "done":
             raise
+
+
+def _prepare(state: _State) -> None:
+    """Remove what killed writers left, and find out now what would stop a later stage."""
+    if paths.is_local(state.run_dir):
+        for name in paths.list_files(state.run_dir, recursive=True, temporary=True):
+            if paths.TEMPORARY in name and not name.startswith("lock/"):
+                paths.remove(paths.join(state.run_dir, name))
+    for name, op in zip(state.recipe.stage_names(), state.recipe.ops, strict=True):
+        op.check(_setting(state, name))
 
 
 def _setting(state: _State, stage: str) -> Setting:

@@ -10,11 +10,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from longctx.engine import summary
 from longctx.engine.commit import FileRef, fingerprint
-from longctx.engine.corpus import QUARANTINED, ROW, Part, open_source, parquet_groups, scatter
+from longctx.engine.corpus import (
+    QUARANTINED,
+    ROW,
+    Part,
+    intact,
+    open_parquet,
+    parquet_groups,
+    scatter,
+)
 from longctx.engine.mapwork import write_quarantine
 from longctx.engine.op import DROP_REASON, Setting
 from longctx.engine.units import Sink, Unit, Work, execute
@@ -59,8 +66,9 @@ class StepRef:
 
 def read_table(run_dir: str, ref: FileRef, columns: list[str] | None = None) -> pa.Table:
     """One committed Parquet file as a table."""
-    source = open_source(paths.join(run_dir, ref.name))
-    return pq.ParquetFile(source).read(columns=columns, use_threads=False)
+    file = open_parquet(run_dir, ref)
+    with intact(paths.join(run_dir, ref.name)):
+        return file.read(columns=columns, use_threads=False)
 
 
 Prepare = Callable[[pa.Table, Setting], pa.Table]

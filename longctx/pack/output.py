@@ -45,7 +45,6 @@ def claim(setting: Setting) -> None:
                 where=setting.output,
                 remedy="choose another output.path, or remove the folder",
             )
-        paths.remove(paths.join(setting.output, MANIFEST))
         return
     present = [
         n for n in paths.list_files(setting.output, recursive=True) if paths.TEMPORARY not in n
@@ -57,6 +56,11 @@ def claim(setting: Setting) -> None:
             remedy="choose another output.path",
         )
     paths.write_atomic(marker, json.dumps(owner).encode())
+
+
+def withdraw(setting: Setting) -> None:
+    """Remove the manifest before the files that it lists may change."""
+    paths.remove(paths.join(setting.output, MANIFEST))
 
 
 @dataclass(frozen=True)

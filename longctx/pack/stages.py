@@ -71,11 +71,16 @@ class Pack(Barrier):
     exchange_bytes_per_row: ClassVar[int] = 9000
     reads: ClassVar[tuple[str, ...]] = ("tour_id", "rank")
 
+    def check(self, setting: Setting) -> None:
+        from longctx.pack.output import claim
+
+        claim(setting)
+
     def run(self, context: BarrierContext) -> None:
-        from longctx.pack.output import Fill, claim, publish
+        from longctx.pack.output import Fill, publish, withdraw
 
         if not context.dry:
-            claim(context.setting)
+            withdraw(context.setting)
         if not context.corpus.has("tokens"):
             context.sidecar(
                 "tokens",
