@@ -74,6 +74,7 @@ class Pack(Barrier):
     def check(self, setting: Setting) -> None:
         from longctx.pack.output import claim
 
+        _framing(self, setting)
         claim(setting)
 
     def run(self, context: BarrierContext) -> None:

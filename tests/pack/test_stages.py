@@ -116,9 +116,12 @@ def test_without_eos_only_text_is_packed(folder: Path):
     assert all(eos not in w["input_ids"] for w in windows)
 
 
-def test_a_bos_that_the_tokenizer_lacks_is_refused(folder: Path):
+def test_a_bos_that_the_tokenizer_lacks_is_refused_before_anything_runs(
+    ray_local: int, tmp_path: Path
+):
     with pytest.raises(RunError, match=r"has no BOS token\n.*bos: false"):
-        packed(folder, bos=True)
+        packed(tmp_path, bos=True)
+    assert not (tmp_path / "run" / "stages").exists()
 
 
 def test_windows_of_one_token(ray_local: int, tmp_path: Path):
