@@ -218,7 +218,7 @@ def _ops(arguments: argparse.Namespace) -> int:
 
 def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "windows", help="folder of windows (the output of a run), or its run folder"
+        "windows", help="folder of windows (the output of a run), one file, or a run folder"
     )
     parser.add_argument(
         "--window", metavar="ID", help="window to read; a unique beginning is enough"

@@ -172,6 +172,15 @@ def test_windows_that_were_made_elsewhere_can_be_read(inspect, tmp_path: Path):
     assert "2 documents" in out
 
 
+def test_one_file_of_windows_can_be_named(inspect, windows: Path):
+    code, out, _ = inspect(windows / "part-00001.parquet")
+    assert code == 0
+    assert "1 of 1 windows" in out
+    assert "1 document" in inspect(windows / "part-00000.parquet", "--window", "aaaa2")[1]
+    code, _, err = inspect(windows / "part-00009.parquet")
+    assert (code, "there are no windows here" in err) == (2, True)
+
+
 def test_other_folders_are_refused(inspect, tmp_path: Path):
     code, _, err = inspect(tmp_path / "nothere")
     assert (code, "there are no windows here" in err) == (2, True)

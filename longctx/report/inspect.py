@@ -37,9 +37,10 @@ _LISTED = ["window_id", "n_tokens", "segments", "tour_id", "stats"]
 
 @dataclass(frozen=True)
 class _Source:
-    """Where windows lie and what is known of how they were made."""
+    """Where windows lie (all files of the folder, or `only` one) and how they were made."""
 
     folder: str
+    only: str | None
     tokenizer: str | None
     encoder: dict[str, Any]
 
@@ -68,7 +69,9 @@ def inspect_view(
 
 
 def _source(folder: str, tokenizer: str | None) -> _Source:
-    root = paths.absolute(folder)
+    root, only = paths.absolute(folder), None
+    if root.endswith(".parquet"):
+        root, _, only = root.rpartition("/")
     run = paths.read_if_exists(paths.join(root, "run.json"))
     if run is not None:
         root = json.loads(run)["output"]
@@ -76,7 +79,7 @@ def _source(folder: str, tokenizer: str | None) -> _Source:
     known = json.loads(found).get("tokenizer") if found else None
     marker = paths.read_if_exists(paths.join(root, "_longctx.json"))
     run_dir = json.loads(marker)["run_dir"] if marker else None
-    return _Source(root, tokenizer or known, _encoder(run_dir))
+    return _Source(root, only, tokenizer or known, _encoder(run_dir))
 
 
 def _encoder(run_dir: str | None) -> dict[str, Any]:
@@ -88,6 +91,7 @@ def _encoder(run_dir: str | None) -> dict[str, Any]:
 
 def _files(source: _Source) -> list[str]:
     names = [n for n in paths.list_files(source.folder) if n.endswith(".parquet")]
+    names = [n for n in names if source.only in (None, n)]
     if not names:
         raise RecipeError(
             "there are no windows here",
