@@ -5,12 +5,13 @@ goes on where it stopped, and a step whose inputs did not change is not run agai
 Ray Data's hash shuffle from committed files to committed files: if it fails, it can run again.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray.data
 
 from longctx.engine import commit, summary
 from longctx.engine.commit import Commit, fingerprint
@@ -78,6 +79,7 @@ class BarrierContext:
         # A dry context only looks: it raises PendingWorkError at the first step with work left.
         self.dry = dry
         self.skipped = self.units = 0
+        self.why: Counter[str] = Counter()
         self.final: StepResult | None = None
         # Set by barriers that end in windows instead of a sidecar.
         self.outcome: dict[str, Any] | None = None
@@ -231,10 +233,10 @@ class BarrierContext:
         plan = Step(self.setting.run_dir, self._path(step), list(units.values()))
         if self.dry:
             self._look(step, plan)
-        valid, todo = pending(plan)
-        names = {u.name for u in todo}
+        standing = pending(plan)
+        valid, names = standing.valid, {u.name for u in standing.todo}
         missing = {b: u for b, u in units.items() if u.name in names}
-        self._say(step, len(units), len(valid))
+        self._say(step, len(standing.todo))
         if missing:
             commit.reopen(plan.folder)
         known = dict(valid)
@@ -248,7 +250,7 @@ class BarrierContext:
         ]
         for done in compute(plan, rest, work, workers=self.workers):
             self._heard(done, known)
-        result = StepResult([known[u.name] for u in units.values()], len(valid))
+        result = StepResult([known[u.name] for u in units.values()], len(valid), standing.why)
         if missing:
             commit.finish(plan.folder, result.commits)
         self._count(step, result)
@@ -268,6 +270,8 @@ class BarrierContext:
     ) -> Iterable[Commit]:
         if not missing:
             return
+        import ray.data
+
         streams: list[ray.data.Dataset] = []
         wanted = np.array(sorted(missing), dtype=np.int32)
         for ref, prepare in sources:
@@ -297,13 +301,18 @@ class BarrierContext:
         plan = Step(self.setting.run_dir, self._path(step), units)
         if self.dry:
             self._look(step, plan)
-        self._say(step, len(units), 0)
-        result = run_units(plan, work, workers=self.workers, listener=self._listener)
+        result = run_units(
+            plan,
+            work,
+            workers=self.workers,
+            listener=self._listener,
+            begin=partial(self._say, step),
+        )
         self._count(step, result)
         return self._ref(step, result)
 
     def _look(self, step: str, plan: Step) -> None:
-        _, todo = pending(plan)
+        todo = pending(plan).todo
         if todo:
             raise PendingWorkError(step, len(todo), len(plan.units))
 
@@ -312,13 +321,14 @@ class BarrierContext:
 
     def _count(self, step: str, result: StepResult) -> None:
         self.skipped += result.skipped
+        self.why.update(result.why)
         self.units += len(result.commits)
         self.step_commits[step] = result.commits
         self.step_stats[step] = summary.merge(c.stats.get("stats", {}) for c in result.commits)
 
-    def _say(self, step: str, total: int, done: int) -> None:
+    def _say(self, step: str, todo: int) -> None:
         if self._announce:
-            self._announce(step, total - done)
+            self._announce(step, todo)
 
     def _base(self, step: str, ignore: Iterable[str]) -> str:
         fields = self.op.fingerprint_fields()

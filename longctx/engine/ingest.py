@@ -21,7 +21,7 @@ from longctx.engine.inputs import Group, Listing
 from longctx.engine.mapwork import write_quarantine
 from longctx.engine.op import DROP_REASON, Barrier, Setting
 from longctx.engine.steps import BUCKET, bucket_of, quarantine_reason
-from longctx.engine.units import Listener, Sink, Step, StepResult, Unit, run_units
+from longctx.engine.units import Sink, Step, Unit
 from longctx.errors import RunError
 from longctx.ids import doc_keys
 from longctx.io import paths
@@ -80,7 +80,9 @@ class _Writer:
 
 
 @dataclass(frozen=True)
-class _ReadWork:
+class ReadWork:
+    """Work of the reading step on one group of files."""
+
     part_bytes: int
 
     def __call__(self, group: Group, sink: Sink) -> dict[str, Any]:
@@ -129,14 +131,6 @@ def _quarantined(item: Bad) -> dict[str, Any]:
         "detail": item.detail,
         "payload": item.payload,
     }
-
-
-def read_documents(
-    listing: Listing, run_dir: str, part_bytes: int, workers: int, listener: Listener | None
-) -> StepResult:
-    """Read all groups into `documents/`; skips groups whose files did not change."""
-    step = group_step(listing, run_dir, part_bytes)
-    return run_units(step, _ReadWork(part_bytes), workers=workers, listener=listener)
 
 
 def group_step(listing: Listing, run_dir: str, part_bytes: int) -> Step:

@@ -32,7 +32,10 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class StageRecord:
-    """What one stage did: rows in = rows out + dropped + quarantined."""
+    """What one stage did: rows in = rows out + dropped + quarantined.
+
+    `skipped` of its `units` were valid from an earlier run; `why` counts the others by reason.
+    """
 
     stage: str
     op: str
@@ -47,6 +50,7 @@ class StageRecord:
     summary: dict[str, Any] = field(default_factory=dict)
     steps: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    why: dict[str, int] = field(default_factory=dict)
 
     def check(self, before: int | None) -> None:
         """Raise RunError unless every row that came in is accounted for."""

@@ -7,7 +7,9 @@ no row was lost, and records what it did.
 
 import datetime
 import time
+from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from longctx.engine import cluster, ingest, manifest, summary
@@ -110,11 +112,14 @@ def _read(state: _State, listing: Listing) -> None:
     clock = time.perf_counter()
     files = sum(len(g.files) for g in listing.groups)
     state.reporter.stage(ingest.STAGE, f"{files} file{'s' if files != 1 else ''}")
-    state.reporter.step("groups", len(listing.groups))
     body = state.recipe.body
     part_bytes = int(body.engine.part_mb * MEGABYTE)
-    read = ingest.read_documents(
-        listing, state.run_dir, part_bytes, state.workers, state.reporter.unit
+    read = run_units(
+        ingest.group_step(listing, state.run_dir, part_bytes),
+        ingest.ReadWork(part_bytes),
+        workers=state.workers,
+        listener=state.reporter.unit,
+        begin=partial(state.reporter.step, "groups"),
     )
     counted = summary.merge(c.stats for c in read.commits)
     _check_quarantine(state, ingest.STAGE, counted, counted["rows_in"])
@@ -128,8 +133,12 @@ def _read(state: _State, listing: Listing) -> None:
     total["quarantine"] = summary.merge([total["quarantine"], counted["quarantine"]])
     total["notes"], total["chars"] = counted["notes"], counted["chars"]
     record = _record(state, ingest.STAGE, "read", "read", total, clock)
-    units, skipped = len(read.commits) + context.units, read.skipped + context.skipped
-    _finish(state, StageRecord(**{**vars(record), "units": units, "skipped": skipped}), total)
+    more = {
+        "units": len(read.commits) + context.units,
+        "skipped": read.skipped + context.skipped,
+        "why": dict(context.why + Counter(read.why)),
+    }
+    _finish(state, StageRecord(**{**vars(record), **more}), total)
 
 
 def _stage(state: _State, name: str, op: Op) -> None:
@@ -139,16 +148,18 @@ def _stage(state: _State, name: str, op: Op) -> None:
         context = _barrier(state, name, op)
         total = _final(context)
         units, skipped, steps = context.units, context.skipped, context.step_stats
+        why = dict(context.why)
     else:
         assert isinstance(op, (Map, Model))
         result = _map(state, name, op)
         total = summary.merge(c.stats for c in result.commits)
         units, skipped, steps = len(result.commits), result.skipped, {}
+        why = result.why
     record = _record(state, name, op.op, op.kind, total, clock)
     # The user's own words win: a path must not be written down with its variables replaced.
     written = state.recipe.raw["stages"][state.recipe.ops.index(op)]
     settings = {**op.model_dump(mode="json"), **written}
-    more = {"units": units, "skipped": skipped, "steps": steps, "settings": settings}
+    more = {"units": units, "skipped": skipped, "steps": steps, "settings": settings, "why": why}
     _finish(state, StageRecord(**{**vars(record), **more}), total)
 
 
@@ -159,12 +170,18 @@ def _map(state: _State, name: str, op: Map | Model) -> StepResult:
     batch_bytes = int(state.recipe.body.engine.batch_mb * MEGABYTE)
     columns, counted = list(op.reads_columns()), counted_columns(state.corpus)
     work = MapWork(op, setting, columns, counted, batch_bytes, relative)
-    state.reporter.step("", len(step.units))
     pool = None
     if isinstance(op, Model):
         op.prepare(setting)
         pool = _pool(op, state.workers)
-    result = run_units(step, work, workers=state.workers, pool=pool, listener=state.reporter.unit)
+    result = run_units(
+        step,
+        work,
+        workers=state.workers,
+        pool=pool,
+        listener=state.reporter.unit,
+        begin=partial(state.reporter.step, ""),
+    )
     state.corpus = state.corpus.with_sidecar(sidecar_of(name, op, result))
     return result
 
@@ -218,6 +235,7 @@ def _record(
 def _finish(state: _State, record: StageRecord, total: dict[str, Any]) -> None:
     """Check conservation and quarantine, then write the record."""
     state.record.stages.append(record)
+    state.reporter.done(record)
     state.record.save()
     record.check(state.rows if record.stage != ingest.STAGE else None)
     state.rows = record.rows_out

@@ -236,7 +236,7 @@ def _walk(
 
 
 def _committed(step: Step, what: str) -> StepResult:
-    valid, todo = pending(step)
-    if todo:
-        raise PendingWorkError(what, len(todo), len(step.units))
-    return StepResult([valid[u.name] for u in step.units], len(valid))
+    standing = pending(step)
+    if standing.todo:
+        raise PendingWorkError(what, len(standing.todo), len(step.units))
+    return StepResult([standing.valid[u.name] for u in step.units], len(step.units))

@@ -16,6 +16,7 @@ from rich.progress import (
 )
 
 from longctx.engine.commit import Commit
+from longctx.engine.manifest import StageRecord
 
 _LINE_SECONDS = 10.0
 
@@ -32,8 +33,8 @@ class Reporter(Protocol):
     def unit(self, commit: Commit) -> None:
         """A unit was committed."""
 
-    def message(self, text: str) -> None:
-        """Something worth a line."""
+    def done(self, record: StageRecord) -> None:
+        """A stage ended."""
 
     def close(self) -> None:
         """The run ended."""
@@ -51,7 +52,7 @@ class Silent:
     def unit(self, commit: Commit) -> None:
         """See Reporter."""
 
-    def message(self, text: str) -> None:
+    def done(self, record: StageRecord) -> None:
         """See Reporter."""
 
     def close(self) -> None:
@@ -90,9 +91,10 @@ class Lines:
             rate = f", {self._rows / spent:,.0f} rows/s" if self._rows else ""
             self._print(f"{self._label}: {self._done}/{self._total} parts{rate}, {left:.0f} s left")
 
-    def message(self, text: str) -> None:
+    def done(self, record: StageRecord) -> None:
         """See Reporter."""
-        self._print(text)
+        if note := resumed(record):
+            self._print(f"{record.stage}: {note}")
 
     def close(self) -> None:
         """See Reporter."""
@@ -119,15 +121,13 @@ class Live:
         self._console = console
         self._task: TaskID | None = None
         self._name = self._note = ""
-        self._begun = self._stage_begun = time.monotonic()
+        self._begun = time.monotonic()
         self._rows = 0
         self._bar.start()
 
     def stage(self, name: str, note: str = "") -> None:
         """See Reporter."""
-        self._end_stage()
         self._name, self._note = name, note
-        self._stage_begun = time.monotonic()
         self.step("", 0)
 
     def step(self, name: str, units: int) -> None:
@@ -147,21 +147,27 @@ class Live:
         rate = f"{self._rows / spent:,.0f} rows/s" if self._rows else ""
         self._bar.update(self._task, advance=1, rate=rate)
 
-    def message(self, text: str) -> None:
+    def done(self, record: StageRecord) -> None:
         """See Reporter."""
-        self._console.print(text, highlight=False)
+        notes = [self._note, resumed(record)]
+        note = "".join(f"  [dim]{n}[/dim]" for n in notes if n)
+        self._console.print(f"{record.stage:<28} {record.seconds:6.1f} s{note}", highlight=False)
 
     def close(self) -> None:
         """See Reporter."""
-        self._end_stage()
         self._bar.stop()
 
-    def _end_stage(self) -> None:
-        if self._name:
-            note = f"  [dim]{self._note}[/dim]" if self._note else ""
-            spent = time.monotonic() - self._stage_begun
-            self._console.print(f"{self._name:<28} {spent:6.1f} s{note}", highlight=False)
-        self._name = ""
+
+def resumed(record: StageRecord) -> str:
+    """What an earlier run left of a stage, and why the rest was done again; "" for a first run."""
+    again = {reason: n for reason, n in record.why.items() if reason != "new"}
+    if not record.skipped and not again:
+        return ""
+    kept = f"{record.skipped} of {record.units} units kept"
+    reasons = [f"{n} {reason}" for reason, n in again.items()]
+    if new := record.why.get("new"):
+        reasons.append(f"{new} new")
+    return ", ".join([kept, *reasons])
 
 
 def _rows(commit: Commit) -> int:

@@ -10,18 +10,21 @@ import json
 import pickle
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
-import ray.data
-from ray.exceptions import RayError
 
 from longctx.engine import commit
 from longctx.engine.commit import Commit, FileRef
 from longctx.errors import LongctxError, RunError
 from longctx.io import paths
+
+if TYPE_CHECKING:
+    import ray.data
+    from ray.exceptions import RayError
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,14 @@ class Step:
 
 @dataclass
 class StepResult:
-    """Commits of a step in the order of its units, and how many of them were already there."""
+    """Commits of a step in the order of its units.
+
+    `skipped` of them were already there; the others were made, for the reasons in `why`.
+    """
 
     commits: list[Commit] = field(default_factory=list)
     skipped: int = 0
+    why: dict[str, int] = field(default_factory=dict)
 
 
 class PendingWorkError(Exception):
@@ -166,17 +173,35 @@ class Pool:
     num_gpus: float = 0
 
 
-def pending(step: Step) -> tuple[dict[str, Commit], list[Unit]]:
-    """Valid commits of a step by unit, and the units that must run."""
+@dataclass(frozen=True)
+class Standing:
+    """What is committed of a step, what must run, and why it must: reason -> units."""
+
+    valid: dict[str, Commit]
+    todo: list[Unit]
+    why: dict[str, int]
+
+
+def pending(step: Step) -> Standing:
+    """Compare a step's units with what is committed."""
     known = commit.load(step.folder)
     present = commit.sizes(step.run_dir, step.folder) if known else {}
     present |= _present_elsewhere(step, known)
-    valid = {
-        u.name: known[u.name]
-        for u in step.units
-        if commit.is_valid(known.get(u.name), u.fingerprint, present)
-    }
-    return valid, [u for u in step.units if u.name not in valid]
+    valid: dict[str, Commit] = {}
+    todo: list[Unit] = []
+    why: Counter[str] = Counter()
+    for unit in step.units:
+        found = known.get(unit.name)
+        if found is not None and commit.is_valid(found, unit.fingerprint, present):
+            valid[unit.name] = found
+            continue
+        todo.append(unit)
+        if found is None:
+            why["new"] += 1
+        else:
+            same = found.fingerprint == unit.fingerprint
+            why["file missing or damaged" if same else "settings or input changed"] += 1
+    return Standing(valid, todo, dict(why))
 
 
 def _present_elsewhere(step: Step, known: dict[str, Commit]) -> dict[str, int]:
@@ -198,19 +223,24 @@ def run_units(
     workers: int,
     pool: Pool | None = None,
     listener: Listener | None = None,
+    begin: Callable[[int], None] | None = None,
 ) -> StepResult:
-    """Run what is pending of a step and return all its commits.
+    """Run what is pending of a step and return all its commits; `begin` hears how much that is.
 
     Raises RunError naming stage, unit and cause at the first unit that fails.
     """
-    valid, todo = pending(step)
+    standing = pending(step)
+    valid, todo = standing.valid, standing.todo
+    skipped = len(valid)
+    if begin:
+        begin(len(todo))
     if todo:
         commit.reopen(step.folder)
     for done in compute(step, todo, work, workers=workers, pool=pool):
         valid[done.unit] = done
         if listener:
             listener(done)
-    result = StepResult([valid[u.name] for u in step.units], len(step.units) - len(todo))
+    result = StepResult([valid[u.name] for u in step.units], skipped, standing.why)
     if todo:
         commit.finish(step.folder, result.commits)
     return result
@@ -227,6 +257,8 @@ def compute(
     """Run units of a step, whatever is committed; their commits as they come."""
     if not units:
         return
+    import ray.data
+
     rows = [{"unit": pickle.dumps(u)} for u in units]
     data = ray.data.from_items(rows, override_num_blocks=len(rows))
     if pool is None:
@@ -251,8 +283,10 @@ def compute(
     yield from collect(mapped, step.label)
 
 
-def collect(data: ray.data.Dataset, label: str) -> Iterator[Commit]:
+def collect(data: "ray.data.Dataset", label: str) -> Iterator[Commit]:
     """Commits as they come from the workers. Raises RunError at the first failure."""
+    from ray.exceptions import RayError
+
     try:
         for row in data.iter_rows():
             value = json.loads(row["commit"])
@@ -263,7 +297,7 @@ def collect(data: ray.data.Dataset, label: str) -> Iterator[Commit]:
         raise _run_error(_cause(error), label) from None
 
 
-def _cause(error: RayError) -> dict[str, str]:
+def _cause(error: "RayError") -> dict[str, str]:
     """What a worker raised outside of a unit, or how it died."""
     if isinstance(cause := getattr(error, "cause", None), Exception):
         # Ray's text holds the worker's traceback, which the exception itself lost on its way.
