@@ -62,10 +62,13 @@ def make_rows(count: int = 240, seed: int = 0) -> list[dict[str, str]]:
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small corpus as four JSONL files."""
-    folder = tmp_path_factory.mktemp("corpus")
-    rows = make_rows()
-    for k in range(4):
-        lines = "".join(json.dumps(r) + "\n" for r in rows[k::4])
+    return write_corpus(tmp_path_factory.mktemp("corpus"), make_rows())
+
+
+def write_corpus(folder: Path, rows: list[dict[str, str]], files: int = 4) -> Path:
+    """Rows dealt to JSONL files, `part-0.jsonl` and so on; returns the folder."""
+    for k in range(files):
+        lines = "".join(json.dumps(r) + "\n" for r in rows[k::files])
         (folder / f"part-{k}.jsonl").write_text(lines)
     return folder
 

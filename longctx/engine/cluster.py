@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 
 # Without these, workers beyond `num_cpus` are killed after one idle second and every shuffle
@@ -78,6 +79,8 @@ def _quiet() -> None:
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    # The number of retries has no named parameter yet.
+    warnings.filterwarnings("ignore", message="`ray_remote_args(_fn)?` is deprecated")
 
 
 def _configure_data() -> None:

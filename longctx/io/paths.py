@@ -202,6 +202,8 @@ def expand(pattern: str) -> list[FileState]:
                 found[name] = _state(fs, name, info)
             else:
                 found |= _below(fs, name)
+        if not found and _lacks_bucket(pattern):
+            raise _no_bucket(pattern)
     root = len(path if path in matched else _fixed_part(path)) + 1
     named = {name[root:]: found[name] for name in sorted(found)}
     return [replace(state, below=name) for name, state in named.items() if not _hidden(name)]
@@ -277,13 +279,14 @@ def clear_errors(url: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         if "bucket" in str(error).lower() and not is_local(url):
-            raise RunError(
-                "there is no such bucket", where=url, remedy="create the bucket or correct the URL"
-            ) from error
+            raise _no_bucket(url) from error
         raise
     except RunError:
         raise
     except PermissionError as error:
+        # A store may refuse to write into a bucket instead of saying that there is none.
+        if _lacks_bucket(url):
+            raise _no_bucket(url) from error
         raise RunError("access denied", where=url, remedy=_access_remedy(url)) from error
     except (FileExistsError, NotADirectoryError) as error:
         raise RunError(
@@ -300,7 +303,29 @@ def clear_errors(url: str) -> Iterator[None]:
     except Exception as error:
         if (text := _storage_error(error)) is None:
             raise
-        raise RunError(text, where=url, remedy=_storage_remedy(url)) from error
+        nobody = type(error).__name__ == "NoCredentialsError"
+        remedy = _access_remedy(url) if nobody else _storage_remedy(url)
+        raise RunError(text, where=url, remedy=remedy) from error
+
+
+def _no_bucket(url: str) -> RunError:
+    return RunError(
+        "there is no such bucket", where=url, remedy="create the bucket or correct the URL"
+    )
+
+
+def _lacks_bucket(url: str) -> bool:
+    if is_local(url):
+        return False
+    protocol, _, rest = url.partition("://")
+    try:
+        fsspec.filesystem(protocol, **_options(protocol)).info(rest.partition("/")[0])
+    except FileNotFoundError:
+        return True
+    except Exception:
+        # Only a clear answer counts; the refusal that led here is what will be told.
+        return False
+    return False
 
 
 def _access_remedy(url: str) -> str:
