@@ -8,7 +8,7 @@ next to each other they would teach a model to copy.
 
 import io
 from functools import partial
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,16 @@ from longctx.engine.corpus import ROW, Part
 from longctx.engine.op import DROP_REASON, Barrier, Setting
 from longctx.engine.rows import PART, addressed, as_binary, from_binary, to_part, vectors
 from longctx.engine.steps import Stats, StepRef
+from longctx.ids import U64, priorities
+
+if TYPE_CHECKING:
+    from longctx.order.tours import Arranged
+
+F32 = npt.NDArray[np.float32]
+I32 = npt.NDArray[np.int32]
 
 _NO_VECTOR = 1e-6
 _QUERY_BLOCK = 4096
-_BINS = 40
 _OPTIONAL = pa.schema([("n_tokens", pa.int64()), ("emb_cover", pa.float32())])
 _PLACED = pa.schema(
     [
@@ -37,13 +43,6 @@ _PLACED = pa.schema(
         ("order_kept_sim", pa.float32()),
     ]
 )
-
-
-class Arranged(NamedTuple):
-    """An order of the documents 0..n-1 and the places in it where a tour begins."""
-
-    order: npt.NDArray[np.int64]
-    starts: npt.NDArray[np.int64]
 
 
 class SemanticOrder(Barrier):
@@ -65,13 +64,7 @@ class SemanticOrder(Barrier):
     writes: ClassVar[tuple[str, ...]] = (*_PLACED.names[1:], DROP_REASON)
     removes: ClassVar[bool] = True
 
-    def arrange(
-        self,
-        X: npt.NDArray[np.float32],
-        lists: npt.NDArray[np.int32],
-        sims: npt.NDArray[np.float32],
-        priority: npt.NDArray[np.uint64],
-    ) -> Arranged:
+    def arrange(self, X: F32, lists: I32, sims: F32, priority: U64) -> "Arranged":
         """The op's rule: unit vectors (n, d) and their neighbour table to an order."""
         raise NotImplementedError
 
@@ -116,19 +109,15 @@ class OrderICP(SemanticOrder):
     source: ClassVar[str] = "ICP 2310.10638, Algorithm 1 and the released code"
     cost: ClassVar[str] = "rows x k after the neighbour search; 12-20 % of the steps are jumps"
 
-    def arrange(
-        self,
-        X: npt.NDArray[np.float32],
-        lists: npt.NDArray[np.int32],
-        sims: npt.NDArray[np.float32],
-        priority: npt.NDArray[np.uint64],
-    ) -> Arranged:
+    def arrange(self, X: F32, lists: I32, sims: F32, priority: U64) -> "Arranged":
         if self.variant == "released":
             from longctx.order.icp_released import icp_released_order
+            from longctx.order.tours import Arranged
 
             k = min(self.k, 9)
             return Arranged(*icp_released_order(lists, k, self.cap, priority=priority))
         from longctx.order.icp import icp_order
+        from longctx.order.tours import Arranged
 
         return Arranged(
             *icp_order(lists, sims, self.k, priority=priority, graph=self.graph, pick=self.pick)
@@ -146,16 +135,11 @@ class OrderPath(SemanticOrder):
     source: ClassVar[str] = "longctx; Bentley 1992 for the searches, Held-Karp 1970 for the bound"
     cost: ClassVar[str] = "about 0.1 ms per document after the neighbour search; 98 % of the bound"
 
-    def arrange(
-        self,
-        X: npt.NDArray[np.float32],
-        lists: npt.NDArray[np.int32],
-        sims: npt.NDArray[np.float32],
-        priority: npt.NDArray[np.uint64],
-    ) -> Arranged:
+    def arrange(self, X: F32, lists: I32, sims: F32, priority: U64) -> "Arranged":
         from longctx.cluster.knn import undirected_edges
         from longctx.order.improve import improve_path
         from longctx.order.path import greedy_edge_path
+        from longctx.order.tours import Arranged
 
         path = greedy_edge_path(X, undirected_edges(lists, sims, self.k), k_join=self.k_join)
         if self.improve != "none" and len(path) > 2:
@@ -189,7 +173,7 @@ def _number(parts: list[Part], setting: Setting) -> dict[str, Any]:
     return {"documents.parquet": described, "vectors.npy": buffer.getvalue()}
 
 
-def _load(numbered: StepRef) -> tuple[pa.Table, npt.NDArray[np.float32]]:
+def _load(numbered: StepRef) -> tuple[pa.Table, F32]:
     table = StepRef(
         numbered.run_dir,
         tuple((u, tuple(f for f in fs if f.name.endswith(".parquet"))) for u, fs in numbered.units),
@@ -244,7 +228,7 @@ def _arrange(
 ) -> dict[str, Any]:
     """The tour table: every living document once, with its link or the reason why it left."""
     from longctx.cluster.near_duplicates import prune
-    from longctx.ids import priorities
+    from longctx.order import tours
 
     table, X = _load(numbered)
     n = table.num_rows
@@ -255,127 +239,17 @@ def _arrange(
     tokens = table.column("n_tokens").fill_null(0).to_numpy()[usable]
     cover = table.column("emb_cover")
     covered = None if cover.null_count == n else cover.fill_null(1).to_numpy()[usable]
-    dup_cos = op.dup_cos if op.dup_action == "drop" else 2.0
-    warnings = _warnings(op, sims, n - len(usable), n)
-    pruned = prune(X, lists, sims, tokens, dup_cos, covered)
+    drops = op.dup_action == "drop"
+    warnings = tours.warnings(sims, op.dup_cos if drops else None, n - len(usable), n)
+    pruned = prune(X, lists, sims, tokens, op.dup_cos if drops else 2.0, covered)
     priority = priorities(table.column("doc_key").to_numpy(), setting.seed)[usable]
     Y = np.ascontiguousarray(X[pruned.keep])
     arranged = op.arrange(Y, pruned.lists, pruned.sims, priority[pruned.keep])
-    columns = _columns(op, table, usable, pruned, arranged, Y)
-    figures = _figures(op, Y, pruned, arranged, priority[pruned.keep])
-    return {"tours.parquet": Stats.attach(columns, {**figures, "warnings": warnings})}
-
-
-def _warnings(
-    op: SemanticOrder, sims: npt.NDArray[np.float32], without: int, n: int
-) -> dict[str, int]:
-    """What the reader of the report should know before trusting the order, each with a 1."""
-    from longctx.cluster.near_duplicates import top1_histogram
-
-    found: list[str] = []
-    suspicious, mean, _, _ = top1_histogram(sims, op.dup_cos)
-    if suspicious and op.dup_action == "drop":
-        found.append(
-            f"Nearest neighbours have a mean cosine of {mean:.3f}, so dup_cos {op.dup_cos:g} also "
-            "removes ordinary neighbours: raise it, or use an encoder that tells these texts apart."
-        )
-    if without:
-        found.append(
-            f"{without:,} of {n:,} documents have no vector (no known words, or a language that "
-            "the encoder does not know); they stand in a tour of their own, in the order of ids."
-        )
-    return dict.fromkeys(found, 1)
-
-
-def _columns(
-    op: SemanticOrder,
-    table: pa.Table,
-    usable: npt.NDArray[np.int64],
-    pruned: Any,
-    arranged: Arranged,
-    Y: npt.NDArray[np.float32],
-) -> pa.Table:
-    from longctx.cluster.similarity import pair_similarities
-    from longctx.order.metrics import jump_flags
-
-    n, ids = table.num_rows, table.column("doc_id").to_pylist()
-    order = usable[pruned.keep[arranged.order]]
-    starts = np.zeros(len(order), dtype=bool)
-    starts[arranged.starts] = True
-    tour = np.cumsum(starts) - 1
-    begin = np.flatnonzero(starts)
-    last = len(begin)
-    status = np.full(n, "no_embedding", dtype=object)
-    status[order] = "ok"
-    place, tours = np.zeros(n, dtype=np.int64), np.full(n, last, dtype=np.int64)
-    place[order] = np.arange(len(order)) - begin[tour] if len(order) else 0
-    tours[order] = tour
-    similarity, jump = np.full(n, np.nan, dtype=np.float32), np.zeros(n, dtype=bool)
-    if len(order) > 1:
-        pairs = pair_similarities(Y, arranged.order[:-1], arranged.order[1:])
-        similarity[order[1:]] = np.where(starts[1:], np.nan, pairs)
-        jump[order[1:]] = jump_flags(arranged.order, pruned.lists, op.k)
-    dropped = usable[np.flatnonzero(pruned.duplicates.kept_id >= 0)]
-    status[dropped] = "order_dup"
-    kept_id, kept_sim = np.full(n, None, dtype=object), np.full(n, np.nan, dtype=np.float32)
-    gone = np.flatnonzero(pruned.duplicates.kept_id >= 0)
-    kept_id[dropped] = [ids[usable[k]] for k in pruned.duplicates.kept_id[gone]]
-    kept_sim[dropped] = pruned.duplicates.sim[gone]
-    lonely = np.flatnonzero(status == "no_embedding")
-    place[lonely] = np.arange(len(lonely))
-    left = status == "order_dup"
-    return pa.table(
-        {
-            PART: table.column(PART),
-            ROW: table.column(ROW),
-            "tour_id": pa.array([f"t{t:08d}" for t in tours], pa.string(), mask=left),
-            "rank": pa.array(place, pa.int64(), mask=left),
-            "sim_prev": pa.array(similarity, pa.float32(), mask=np.isnan(similarity)),
-            "jump": pa.array(jump, pa.bool_(), mask=left),
-            "order_status": pa.array(status.tolist(), pa.string()),
-            "order_kept_id": pa.array(kept_id.tolist(), pa.string()),
-            "order_kept_sim": pa.array(kept_sim, pa.float32(), mask=np.isnan(kept_sim)),
-        }
-    )
-
-
-def _figures(
-    op: SemanticOrder,
-    Y: npt.NDArray[np.float32],
-    pruned: Any,
-    arranged: Arranged,
-    priority: npt.NDArray[np.uint64],
-) -> dict[str, Any]:
-    """Metrics of section 2 of the ordering specification, and histograms for the report."""
-    from longctx.order import metrics
-    from longctx.order.random import random_order
-
-    order, random = arranged.order, random_order(priority)
-    return {
-        "documents": len(order),
-        "tours": len(arranged.starts),
-        "near_duplicates_dropped": int((pruned.duplicates.kept_id >= 0).sum()),
-        "near_duplicates_reported": len(pruned.duplicates.reported[0]),
-        "adjacency": metrics.adjacency(Y, order),
-        "adjacency_random": metrics.adjacency(Y, random),
-        "top2_bound": metrics.top2_bound(pruned.sims),
-        "coherence": {str(w): metrics.coherence(Y, order, w) for w in (6, 16, 100)},
-        "best_earlier": {str(w): metrics.best_earlier(Y, order, w) for w in (16, 100)},
-        "jumps": metrics.jumps(order, pruned.lists, op.k),
-        "histogram": _histogram(Y, order),
-        "histogram_random": _histogram(Y, random),
-    }
-
-
-def _histogram(Y: npt.NDArray[np.float32], order: npt.NDArray[np.int64]) -> list[int]:
-    """Cosines of consecutive documents in bins of 0.05 from -1 to 1."""
-    from longctx.cluster.similarity import pair_similarities
-
-    if len(order) < 2:
-        return [0] * _BINS
-    sims = pair_similarities(Y, order[:-1], order[1:])
-    counts, _ = np.histogram(np.clip(sims, -1, 1), bins=_BINS, range=(-1, 1))
-    return [int(c) for c in counts]
+    placed = tours.tour_table(table.column("doc_id"), usable, pruned, arranged, Y, op.k)
+    for name in (ROW, PART):
+        placed = placed.add_column(0, name, table.column(name))
+    figures = tours.figures(Y, pruned, arranged, priority[pruned.keep], op.k)
+    return {"tours.parquet": Stats.attach(placed, {**figures, "warnings": warnings})}
 
 
 def _mark(base: pa.Table, brought: pa.Table, setting: Setting) -> pa.Table:
