@@ -289,7 +289,7 @@ class BarrierContext:
         if not streams:
             return
         data = streams[0].union(*streams[1:]) if len(streams) > 1 else streams[0]
-        partitions = min(len(missing), max(1, 2 * self.workers))
+        partitions = min(len(missing), self.workers)
         grouped = data.groupby(BUCKET, num_partitions=partitions).map_groups(
             solver(plan.run_dir, plan.folder, missing, work),
             batch_format="pyarrow",
