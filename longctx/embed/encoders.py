@@ -189,10 +189,10 @@ def _is_static(folder: Path) -> bool:
 
 
 def _load_static(name: str, folder: Path, chunk_tokens: int | None, max_chunks: int) -> Encoder:
-    with _quiet():
-        from model2vec import StaticModel
+    # Not `_quiet`: it imports transformers, which takes longer than all that is done here.
+    from model2vec import StaticModel
 
-        model = StaticModel.from_pretrained(folder)
+    model = StaticModel.from_pretrained(folder)
     # The lookups that model2vec's `encode` makes per token, made once for the whole vocabulary.
     table = model.embedding.astype(np.float32)
     if model.token_mapping is not None:
