@@ -132,7 +132,8 @@ def _failure(error: Exception) -> dict[str, str]:
     """What went wrong in a worker, as values."""
     if isinstance(error, LongctxError):
         return {"message": error.message, "where": error.where, "remedy": error.remedy}
-    return {"traceback": "".join(traceback.format_exception(error))}
+    head = traceback.format_exception_only(error)[0].splitlines()[0]
+    return {"message": head, "traceback": "".join(traceback.format_exception(error))}
 
 
 @dataclass(frozen=True)
@@ -301,7 +302,8 @@ def _cause(error: "RayError") -> dict[str, str]:
     """What a worker raised outside of a unit, or how it died."""
     if isinstance(cause := getattr(error, "cause", None), Exception):
         # Ray's text holds the worker's traceback, which the exception itself lost on its way.
-        return _failure(cause) if isinstance(cause, LongctxError) else {"traceback": str(error)}
+        found = _failure(cause)
+        return {**found, "traceback": str(error)} if "traceback" in found else found
     return {
         "message": f"a worker died {RETRIES + 1} times in a row ({type(error).__name__})",
         "where": "",
@@ -312,9 +314,8 @@ def _cause(error: "RayError") -> dict[str, str]:
 
 def _run_error(failure: dict[str, str], where: str) -> RunError:
     if "traceback" in failure:
-        text = failure["traceback"].strip()
         return RunError(
-            f"{text.splitlines()[-1]}\n{text}",
+            f"{failure['message']}\n{failure['traceback'].strip()}",
             where=where,
             remedy="this is a fault of the op, please report it; finished parts are kept",
         )
