@@ -147,7 +147,9 @@ def test_driver_killed_at_five_instants(
             killed.append(command)
             before_kill |= commits_of(run_dir)
             assert json.loads((run_dir / "run.json").read_text())["status"] == "running"
-            wait_until(lambda c=command: not c.descendants(), f"the end of Ray after {instant}")
+            if instant == instants[-1]:
+                # Ray takes a minute to notice; once is enough to know that it does.
+                wait_until(lambda c=command: not c.descendants(), "the end of Ray by itself")
     last = run_command(recipe, tmp_path)
 
     assert last.code == 0, last.said
