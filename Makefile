@@ -41,7 +41,7 @@ bench-minhash: setup  ## signatures: MB/s per core, against datasketch
 	$(BIN)/python -m jobs.bench.minhash --write
 
 bench-order: setup  ## orders: adjacency, coherence, seconds, against the bound
-	$(BIN)/python -m jobs.bench.order --write
+	$(BIN)/python -m jobs.bench.order --hk --write
 
 clean:  ## remove the demo and all caches
 	rm -rf $(DEMO) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
