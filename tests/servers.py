@@ -80,6 +80,14 @@ class Command:
             self._seen |= set(psutil.Process(self.process.pid).children(recursive=True))
         return [p for p in self._seen if _runs(p)]
 
+    def running(self) -> list[str]:
+        """Names of `descendants`."""
+        names = []
+        for process in self.descendants():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                names.append(process.name())
+        return names
+
     def wait_for(self, holds: Callable[[], bool], what: str) -> None:
         """Wait for a moment of the run. Raises TimeoutError, or AssertionError if it ends first."""
 

@@ -1,5 +1,6 @@
 """Killed drivers, dying workers, damaged files and rows that raise: what a run makes of each."""
 
+import contextlib
 import json
 import os
 import re
@@ -29,6 +30,14 @@ STAGES = [
     {"op": "embed"},
     {"op": "order.path", "dup_action": "keep"},
     {"op": "pack", "length": 512, "shard_tokens": 2048},
+]
+
+INSTANTS = [
+    "00-read/groups",
+    "01-score.heuristics",
+    "02-dedup.minhash/edges",
+    "03-embed",
+    "05-pack/windows",
 ]
 
 
@@ -126,41 +135,37 @@ def test_driver_killed_at_five_instants(
 ) -> None:
     run_dir = tmp_path / "run"
     recipe = recipe_for(small, run_dir)
-    instants = [
-        "00-read/groups",
-        "01-score.heuristics",
-        "02-dedup.minhash/edges",
-        "03-embed",
-        "05-pack/windows",
-    ]
-    before_kill: dict[Path, int] = {}
-    killed = []
-    for instant in instants:
-        folder = run_dir / "stages" / instant
-
-        def reached(folder: Path = folder) -> bool:
-            return any(folder.glob("*.commit.json"))
-
-        with Command(recipe, tmp_path) as command:
-            command.wait_for(reached, instant)
+    committed: dict[Path, int] = {}
+    with contextlib.ExitStack() as open_until_the_end:
+        killed = []
+        for instant in INSTANTS:
+            command = open_until_the_end.enter_context(Command(recipe, tmp_path))
+            command.wait_for(has_commits(run_dir / "stages" / instant), instant)
             command.kill()
             killed.append(command)
-            before_kill |= commits_of(run_dir)
+            committed |= commits_of(run_dir)
             assert json.loads((run_dir / "run.json").read_text())["status"] == "running"
-            if instant == instants[-1]:
-                # Ray takes a minute to notice; once is enough to know that it does.
-                wait_until(lambda c=command: not c.descendants(), "the end of Ray by itself")
-    last = run_command(recipe, tmp_path)
+            wait_until(only_agents_run(command), f"the end of Ray after {instant}")
+        last = run_command(recipe, tmp_path)
+        # Ray's agents end by themselves, too: 60 s after they lost their control store.
+        wait_until(lambda: not killed[0].descendants(), "the end of Ray's agents")
 
     assert last.code == 0, last.said
     assert output_bytes(run_dir) == output_bytes(undisturbed.run_dir)
     after = commits_of(run_dir)
-    redone = [str(f) for f, written in before_kill.items() if after[f] != written]
-    assert redone == []
+    assert [str(f) for f, written in committed.items() if after[f] != written] == []
     stages = json.loads((run_dir / "run.json").read_text())["stages"]
     assert all(s["skipped"] == s["units"] for s in stages[:-1])
     assert stages[-1]["skipped"] > 0
     assert leftovers(run_dir) == []
+
+
+def has_commits(folder: Path) -> Callable[[], bool]:
+    return lambda: any(folder.glob("*.commit.json"))
+
+
+def only_agents_run(command: Command) -> Callable[[], bool]:
+    return lambda: all("Agent" in name for name in command.running())
 
 
 @pytest.mark.faults

@@ -14,8 +14,6 @@ _WORKER_SETTINGS = {
     "RAY_num_workers_soft_limit": "8",
     "RAY_idle_worker_killing_time_threshold_ms": "60000",
 }
-# Ray's agents outlive a killed driver until they have given up looking for its control store.
-_LOCAL_SETTINGS = {**_WORKER_SETTINGS, "RAY_gcs_rpc_server_reconnect_timeout_s": "15"}
 
 
 def connect(num_cpus: int | None = None) -> int:
@@ -38,7 +36,7 @@ def connect(num_cpus: int | None = None) -> int:
 def _start_local(num_cpus: int | None) -> None:
     import ray
 
-    for name, value in _LOCAL_SETTINGS.items():
+    for name, value in _WORKER_SETTINGS.items():
         os.environ.setdefault(name, value)
     # Workers that may not write byte code compile every import again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
