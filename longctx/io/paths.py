@@ -167,18 +167,41 @@ def list_files(
     fs, path = filesystem(folder)
     root = path.rstrip("/")
     with clear_errors(folder):
-        try:
-            found = fs.find(root, maxdepth=None if recursive else 1, detail=True)
-        except FileNotFoundError:
-            return {}
+        if is_local(folder):
+            found = _local_files(root, recursive)
+        else:
+            found = _stored_files(fs, root, recursive)
+    return {
+        name: state for name, state in sorted(found.items()) if temporary or TEMPORARY not in name
+    }
+
+
+def _stored_files(fs: Any, root: str, recursive: bool) -> dict[str, FileState]:
+    try:
+        found = fs.find(root, maxdepth=None if recursive else 1, detail=True)
+    except FileNotFoundError:
+        return {}
     return {
         name[len(root) + 1 :]: _state(fs, name, info)
-        for name, info in sorted(found.items())
-        if info["type"] == "file"
-        and not name.endswith("/")
-        and name != root
-        and (temporary or TEMPORARY not in name[len(root) :])
+        for name, info in found.items()
+        if info["type"] == "file" and not name.endswith("/") and name != root
     }
+
+
+def _local_files(root: str, recursive: bool) -> dict[str, FileState]:
+    """Files below a folder. A file that somebody removes meanwhile is left out, not its folder."""
+    found: dict[str, FileState] = {}
+    for folder, inner, names in os.walk(root, onerror=_raise):
+        if not recursive:
+            inner.clear()
+        for name in names:
+            path = os.path.join(folder, name)
+            with contextlib.suppress(FileNotFoundError):
+                state = os.stat(path)
+                found[path[len(root) + 1 :]] = FileState(
+                    path, state.st_size, str(state.st_mtime_ns)
+                )
+    return found
 
 
 def expand(pattern: str) -> list[FileState]:
