@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +11,10 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from longctx import registry, run
+from longctx.cli import main
 from longctx.engine.manifest import RunRecord
 from longctx.engine.op import Map, Model, Setting
 from longctx.engine.progress import Silent
@@ -279,16 +280,6 @@ def test_worker_that_always_dies_ends_the_run(
     assert "memory" in caught.value.remedy
 
 
-@pytest.mark.ray
-def test_model_that_cannot_be_loaded(ray_local: int, test_ops: None, tmp_path: Path) -> None:
-    corpus = poisoned(tmp_path / "in", 0)
-    recipe = recipe_for(corpus, tmp_path / "run", stages=[{"op": "test.unloadable"}])
-    with pytest.raises(RunError, match="the model is not there") as caught:
-        run(recipe)
-    assert caught.value.where == "01-test.unloadable/load: weights.bin"
-    assert caught.value.remedy == "fetch it"
-
-
 # Rows that raise
 
 
@@ -389,15 +380,19 @@ def test_flipped_bits_are_found_when_they_are_read(
 # What the terminal shows
 
 
-@pytest.mark.faults
-def test_failing_run_says_one_thing(small: Path, tmp_path: Path) -> None:
+@pytest.mark.ray
+def test_failing_run_says_one_thing(
+    ray_local: int, test_ops: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """A worker's error as the user of the command sees it."""
-    stages = [{"op": "embed", "model": str(tmp_path / "no-model")}]
-    recipe = recipe_for(small, tmp_path / "run", stages=stages)
-    ended = run_command(recipe, tmp_path)
-    assert ended.code in (1, 2), ended.said
-    assert len(re.findall(r"^longctx: ", ended.said, re.M)) == 1
-    assert "no-model" in ended.said
-    assert "remedy: " in ended.said
-    lines = ended.said.splitlines()
-    assert not [x for x in lines if re.search(r"Traceback|ray::|raylet|core_worker|Warning", x)]
+    stages = [{"op": "test.unloadable"}]
+    recipe = recipe_for(poisoned(tmp_path / "in", 0), tmp_path / "run", stages=stages)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert main(["run", "--quiet", str(tmp_path / "recipe.yaml")]) == 1
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == [
+        "longctx: the run failed",
+        "  01-test.unloadable/load: weights.bin: the model is not there",
+        "  remedy: fetch it",
+    ]
