@@ -1,11 +1,13 @@
 """`embed` on the engine: an actor pool in which each worker loads the encoder once."""
 
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import Field
 
 from longctx.engine.op import Model, Setting
+from longctx.errors import RecipeError
 from longctx.location import Location
 from longctx.schema import embedding_type
 
@@ -41,6 +43,14 @@ class Embed(Model):
     rate_mb_s: ClassVar[float] = 10.0
     writes: ClassVar[tuple[str, ...]] = ("embedding", "emb_cover")
     neutral: ClassVar[frozenset[str]] = frozenset({"num_gpus", "workers", "threads", "device"})
+
+    def check(self, setting: Setting) -> None:
+        if self.model.startswith(("/", "./", "../")) and not Path(self.model).is_dir():
+            raise RecipeError(
+                f"there is no encoder folder {self.model}",
+                where=f"{setting.stage}: model",
+                remedy='correct the path, or name "static", "minilm" or a Hugging Face model',
+            )
 
     def prepare(self, setting: Setting) -> None:
         from longctx.embed.encoders import static_folder

@@ -65,7 +65,7 @@ class Op(BaseModel):
         return {**fields, "code_version": self.code_version}
 
     def check(self, setting: Setting) -> None:
-        """Before a run begins: raise RunError for what would only fail hours later."""
+        """Before a run begins: raise RecipeError or RunError for what would fail hours later."""
 
 
 class Map(Op):

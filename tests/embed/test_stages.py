@@ -9,6 +9,7 @@ import pytest
 
 from longctx.embed.stages import Embed
 from longctx.engine.op import Setting
+from longctx.errors import RecipeError
 
 SETTING = Setting(seed=1, tokenizer="embedded", stage="01-x", run_dir="", output="")
 
@@ -61,3 +62,9 @@ def test_where_a_vector_is_computed_is_no_part_of_the_fingerprint(field: str):
 def test_what_changes_a_vector_is_part_of_the_fingerprint():
     fields = Embed(op="embed").fingerprint_fields()
     assert {"model", "dtype", "max_chunks", "chunk_tokens", "languages"} <= set(fields)
+
+
+def test_missing_encoder_folder_is_refused_before_the_run() -> None:
+    with pytest.raises(RecipeError, match="no encoder folder /no/such/model"):
+        Embed(op="embed", model="/no/such/model").check(SETTING)
+    Embed(op="embed", model="org/name").check(SETTING)
