@@ -137,6 +137,21 @@ class Engine(Strict):
     exchange_mb: float = Field(256, gt=0)
     max_quarantine_fraction: float = Field(0.01, ge=0, le=1)
 
+    @property
+    def part_bytes(self) -> int:
+        """Bytes of text in one part."""
+        return int(self.part_mb * 1_000_000)
+
+    @property
+    def batch_bytes(self) -> int:
+        """Bytes of text in one batch."""
+        return int(self.batch_mb * 1_000_000)
+
+    @property
+    def exchange_bytes(self) -> int:
+        """Bytes that one bucket of an exchange may hold."""
+        return int(self.exchange_mb * 1_000_000)
+
 
 class RecipeBody(Strict):
     """A recipe without its stages, which are validated by op."""

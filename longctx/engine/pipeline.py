@@ -29,8 +29,6 @@ from longctx.io import paths
 from longctx.recipe import Recipe
 from longctx.text.tokenize import load_tokenizer
 
-MEGABYTE = 1_000_000
-
 
 @dataclass
 class _State:
@@ -54,7 +52,7 @@ def execute(
     reporter = reporter or Silent()
     run_dir = paths.absolute(recipe.body.run_dir)
     output = paths.absolute(recipe.body.output.path or paths.join(run_dir, "output"))
-    listing = list_inputs(recipe.body.input, int(recipe.body.engine.part_mb * MEGABYTE))
+    listing = list_inputs(recipe.body.input, recipe.body.engine.part_bytes)
     tokenizer = load_tokenizer(recipe.body.tokenizer.path).fingerprint
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     clock = time.perf_counter()
@@ -113,7 +111,7 @@ def _read(state: _State, listing: Listing) -> None:
     files = sum(len(g.files) for g in listing.groups)
     state.reporter.stage(ingest.STAGE, f"{files} file{'s' if files != 1 else ''}")
     body = state.recipe.body
-    part_bytes = int(body.engine.part_mb * MEGABYTE)
+    part_bytes = body.engine.part_bytes
     read = run_units(
         ingest.group_step(listing, state.run_dir, part_bytes),
         ingest.ReadWork(part_bytes),
@@ -167,7 +165,7 @@ def _map(state: _State, name: str, op: Map | Model) -> StepResult:
     setting, folder = _setting(state, name), stage_folder(state.run_dir, name)
     step = map_step(state.corpus, op, setting, folder)
     relative = folder[len(state.run_dir) :].strip("/")
-    batch_bytes = int(state.recipe.body.engine.batch_mb * MEGABYTE)
+    batch_bytes = state.recipe.body.engine.batch_bytes
     columns, counted = list(op.reads_columns()), counted_columns(state.corpus)
     work = MapWork(op, setting, columns, counted, batch_bytes, relative)
     pool = None
@@ -206,7 +204,7 @@ def _barrier(state: _State, name: str, op: Barrier) -> BarrierContext:
         stage_folder(state.run_dir, name),
         rows=state.rows,
         workers=state.workers,
-        exchange_bytes=int(state.recipe.body.engine.exchange_mb * MEGABYTE),
+        exchange_bytes=state.recipe.body.engine.exchange_bytes,
         listener=state.reporter.unit,
         announce=state.reporter.step,
     )

@@ -85,7 +85,7 @@ class Plan:
 def make_plan(recipe: Recipe) -> Plan:
     """Plan a run of a recipe. Raises RecipeError when inputs are missing."""
     engine = recipe.body.engine
-    part_bytes = int(engine.part_mb * MEGABYTE)
+    part_bytes = engine.part_bytes
     listing = list_inputs(recipe.body.input, part_bytes)
     inputs = _inputs(listing)
     rows, text = sum(i.rows for i in inputs), sum(i.text_bytes for i in inputs)
@@ -214,7 +214,7 @@ def _walk(
     read = _committed(groups, "file groups")
     corpus = ingest.corpus_of(run_dir, read.commits)
     rows = sum(c.stats["rows_out"] for c in read.commits)
-    exchange = int(recipe.body.engine.exchange_mb * MEGABYTE)
+    exchange = recipe.body.engine.exchange_bytes
     pairs = [(ingest.STAGE, ingest.CheckIds()), *zip(recipe.stage_names(), recipe.ops, strict=True)]
     for name, op in pairs:
         setting: Setting = setting_for(recipe, name, run_dir, output, tokenizer)

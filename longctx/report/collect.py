@@ -17,6 +17,7 @@ from longctx.engine import commit, manifest
 from longctx.engine.commit import FileRef
 from longctx.engine.corpus import ROW, open_source
 from longctx.engine.rows import PART
+from longctx.engine.steps import read_table
 from longctx.io import paths
 from longctx.report.data import (
     ClusterMember,
@@ -227,7 +228,7 @@ def _minhash_clusters(run_dir: str, stage: str, documents: list[FileRef]) -> lis
     files = [f for c in commit.load(folder).values() for f in c.files if f.rows]
     if not files:
         return []
-    tables = [_read(run_dir, f, ["dup_cluster_id", "dup_cluster_size"]) for f in files]
+    tables = [read_table(run_dir, f, ["dup_cluster_id", "dup_cluster_size"]) for f in files]
     sizes = (
         pa.concat_tables(tables).group_by("dup_cluster_id").aggregate([("dup_cluster_size", "max")])
     )
@@ -238,7 +239,7 @@ def _minhash_clusters(run_dir: str, stage: str, documents: list[FileRef]) -> lis
     rows = pa.concat_tables(
         [
             t.filter(pc.is_in(t.column("dup_cluster_id"), names))
-            for t in (_read(run_dir, f) for f in files)
+            for t in (read_table(run_dir, f) for f in files)
         ]
     )
     by_name: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -273,7 +274,3 @@ def text_of(run_dir: str, ref: FileRef, row: int) -> str:
             return str(file.read_row_group(group, columns=["text"]).column(0)[row].as_py())
         row -= size
     return ""
-
-
-def _read(run_dir: str, ref: FileRef, columns: list[str] | None = None) -> pa.Table:
-    return pq.ParquetFile(open_source(paths.join(run_dir, ref.name))).read(columns=columns)
