@@ -262,7 +262,19 @@ def validate(raw: Any, located: Located) -> Recipe:
     problems += _misplaced(stages, ops, located) if isinstance(stages, list) else []
     if problems or body is None:
         raise RecipeError("\n".join(problems), remedy="correct the recipe; nothing was run")
-    return Recipe(body, tuple(op for op in ops if op is not None), raw, located.origin)
+    resolved = _with_context_length([op for op in ops if op is not None])
+    return Recipe(body, resolved, raw, located.origin)
+
+
+def _with_context_length(ops: list[Op]) -> tuple[Op, ...]:
+    """Ops that build whole contexts (`length: null`) take the length that `pack` will use."""
+    packs = [op for op in ops if op.op == "pack"]
+    length = packs[-1].context_length() if packs else None
+    wanting = (getattr(op, "length", 0) is None for op in ops)
+    return tuple(
+        op.model_copy(update={"length": length}) if wants else op
+        for op, wants in zip(ops, wanting, strict=True)
+    )
 
 
 def _op(stage: Any, index: int, located: Located, problems: list[str]) -> Op | None:

@@ -64,6 +64,10 @@ class Op(BaseModel):
         fields = self.model_dump(mode="json", exclude=set(self.neutral))
         return {**fields, "code_version": self.code_version}
 
+    def context_length(self) -> int | None:
+        """Tokens of the longest window that this op makes; None for all but `pack`."""
+        return None
+
     def check(self, setting: Setting) -> None:
         """Before a run begins: raise RecipeError or RunError for what would fail hours later."""
 

@@ -69,8 +69,7 @@ class Fill:
 
     setting: Setting
     length: int
-    folder: str
-    schema: pa.Schema
+    output: str
 
     def __call__(self, payload: tuple[str, pa.Table | None], sink: Any) -> dict[str, Any]:
         name, rows = payload
@@ -83,8 +82,7 @@ class Fill:
         similar = similarity(placement, matrix) if matrix is not None else None
         table = assemble(placement, documents, length=self.length, similarities=similar)
         self._check(table)
-        output = self.setting.output
-        sink.write(f"{output}/part-{number}.parquet", parquet_bytes(table), table.num_rows)
+        sink.write(f"{self.output}/part-{number}.parquet", parquet_bytes(table), table.num_rows)
         entries = self._mds(table, number, sink) if "mds" in self.setting.formats else []
         return {
             "stats": audit.partial(table, length=self.length, similarity=similar),
@@ -102,7 +100,7 @@ class Fill:
         for i, shard in enumerate(mds.cut_shards(samples)):
             data = mds.shard_bytes(shard)
             below = f"p{number}/{mds.shard_name(i)}"
-            sink.write(f"{self.setting.output}/mds/{below}", data, len(shard))
+            sink.write(f"{self.output}/mds/{below}", data, len(shard))
             entries.append(mds.index_entry(below, len(data), len(shard)))
         return entries
 

@@ -71,6 +71,9 @@ class Pack(Barrier):
     exchange_bytes_per_row: ClassVar[int] = 9000
     reads: ClassVar[tuple[str, ...]] = ("tour_id", "rank")
 
+    def context_length(self) -> int:
+        return self.length
+
     def check(self, setting: Setting) -> None:
         from longctx.pack.output import claim
 
@@ -102,14 +105,13 @@ class Pack(Barrier):
             ["doc_id", "source", "license", "tour_id", "tokens", *with_vectors],
             inputs=[plan],
         )
-        folder = context.relative("windows")
         context.exchange(
             "windows",
             [(spans, partial(_to_shard, stats["windows_per_shard"]))],
             _unused,
             _SPANS,
             buckets=max(1, stats["shards"]),
-            work=Fill(context.setting, self.length, folder, _SPANS),
+            work=Fill(context.setting, self.length, context.setting.output),
         )
         if context.dry:
             return
