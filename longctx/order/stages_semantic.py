@@ -31,7 +31,8 @@ I32 = npt.NDArray[np.int32]
 _NO_VECTOR = 1e-6
 _QUERY_BLOCK = 4096
 _OPTIONAL = pa.schema([("n_tokens", pa.int64()), ("emb_cover", pa.float32())])
-_PLACED = pa.schema(
+# What every order writes about each document; `tours.tour_table` makes the rows.
+PLACED = pa.schema(
     [
         (ROW, pa.int32()),
         ("tour_id", pa.string()),
@@ -62,7 +63,7 @@ class SemanticOrder(Barrier):
     reads: ClassVar[tuple[str, ...]] = ("embedding",)
     rate_mb_s: ClassVar[float] = 20.0
     exchange_bytes_per_row: ClassVar[int] = 120
-    writes: ClassVar[tuple[str, ...]] = (*_PLACED.names[1:], DROP_REASON)
+    writes: ClassVar[tuple[str, ...]] = (*PLACED.names[1:], DROP_REASON)
     removes: ClassVar[bool] = True
 
     def places_all(self) -> bool:
@@ -99,7 +100,7 @@ class SemanticOrder(Barrier):
             partial(_arrange, self, numbered, lists, brought),
             [numbered, lists, *brought],
         )
-        context.sidecar("", [(tours, to_part)], _mark, _PLACED, self.writes, removes=True)
+        context.sidecar("", [(tours, to_part)], mark_part, PLACED, self.writes, removes=True)
 
     def _own_fields(self) -> tuple[str, ...]:
         return tuple(set(type(self).model_fields) - set(SemanticOrder.model_fields))
@@ -216,7 +217,7 @@ def _arrange(
     return {"tours.parquet": Stats.attach(placed, {**figures, "warnings": warnings})}
 
 
-def _mark(base: pa.Table, brought: pa.Table, setting: Setting) -> pa.Table:
+def mark_part(base: pa.Table, brought: pa.Table, setting: Setting) -> pa.Table:
     """The part's rows of the tour table; near-duplicates leave."""
     status = brought.column("order_status").to_pylist()
     reasons = pa.array(["order_dup" if s == "order_dup" else None for s in status], pa.string())
