@@ -8,8 +8,8 @@ list items and the times of chat logs begin a sentence. A block of lines that mo
 (brackets, semicolons, colons, commas) is cut into its lines: a stop means nothing there.
 
 Every abbreviation that the lists lack costs one wrong cut, and a sentence that ends in a listed one
-is joined to the next. Linear in the text: about 20 MB/s per core on a mixture of prose and code, and
-about 120 bytes of memory for each sentence: 200 MB take some ten seconds and 400 MB beside the text.
+is joined to the next. Linear in the text: 20 MB/s and more on a core, and about 120 bytes of memory
+for each sentence, so 200 MB of prose take ten seconds and 250 MB beside the text.
 """
 
 import re
