@@ -30,6 +30,7 @@ I32 = npt.NDArray[np.int32]
 
 _NO_VECTOR = 1e-6
 _QUERY_BLOCK = 4096
+_PLACED_STATUS = ("ok", "no_embedding")
 _OPTIONAL = pa.schema([("n_tokens", pa.int64()), ("emb_cover", pa.float32())])
 # What every order writes about each document; `tours.tour_table` makes the rows.
 PLACED = pa.schema(
@@ -70,6 +71,10 @@ class SemanticOrder(Barrier):
         """Whether documents without a vector are arranged too (orders that read the text)."""
         return False
 
+    def graph_width(self) -> int:
+        """How many neighbours of a document `arrange` looks at; at most `k_search`."""
+        return self.k
+
     def bring(self, context: BarrierContext, numbered: StepRef) -> list[StepRef]:
         """Steps of the op's own that `arrange` reads; `numbered` is the table of documents."""
         return []
@@ -77,6 +82,9 @@ class SemanticOrder(Barrier):
     def arrange(self, graph: "Graph", brought: list[StepRef], setting: Setting) -> "Arranged":
         """The op's rule: documents, their neighbours and what `bring` made, to an order."""
         raise NotImplementedError
+
+    def describe(self, context: BarrierContext, tours: StepRef, brought: list[StepRef]) -> None:
+        """Steps of the op's own that say more about finished tours than their table does."""
 
     def run(self, context: BarrierContext) -> None:
         columns = ["doc_id", "embedding", *(n for n in _OPTIONAL.names if context.corpus.has(n))]
@@ -100,6 +108,7 @@ class SemanticOrder(Barrier):
             partial(_arrange, self, numbered, lists, brought),
             [numbered, lists, *brought],
         )
+        self.describe(context, tours, brought)
         context.sidecar("", [(tours, to_part)], mark_part, PLACED, self.writes, removes=True)
 
     def _own_fields(self) -> tuple[str, ...]:
@@ -199,7 +208,8 @@ def _arrange(
     cover = table.column("emb_cover")
     covered = None if cover.null_count == n else cover.fill_null(1).to_numpy()[usable]
     drops = op.dup_action == "drop"
-    warnings = tours.warnings(sims, op.dup_cos if drops else None, n - len(usable), n)
+    lonely = 0 if op.places_all() else n - len(usable)
+    warnings = tours.warnings(sims, op.dup_cos if drops else None, lonely, n)
     pruned = prune(X, lists, sims, tokens[usable], op.dup_cos if drops else 2.0, covered)
     graph = tours.graph_of(
         X,
@@ -218,7 +228,7 @@ def _arrange(
 
 
 def mark_part(base: pa.Table, brought: pa.Table, setting: Setting) -> pa.Table:
-    """The part's rows of the tour table; near-duplicates leave."""
+    """The part's rows of the tour table; near-duplicates and what the op left out leave."""
     status = brought.column("order_status").to_pylist()
-    reasons = pa.array(["order_dup" if s == "order_dup" else None for s in status], pa.string())
+    reasons = pa.array([None if s in _PLACED_STATUS else s for s in status], pa.string())
     return brought.drop_columns([ROW]).append_column(DROP_REASON, reasons)
