@@ -40,6 +40,18 @@ SEGMENT = pa.struct(
     ]
 )
 
+# Spans of one document, in its own tokens, that stand in tours beside or instead of the document.
+SPANS_TYPE = pa.list_(
+    pa.struct(
+        [
+            pa.field("tour_id", pa.string()),
+            pa.field("rank", pa.int64()),
+            pa.field("start", pa.int64()),
+            pa.field("end", pa.int64()),
+        ]
+    )
+)
+
 WINDOW_STATS = pa.struct(
     [
         pa.field("fill", pa.float32()),
