@@ -46,12 +46,16 @@ class Arranged(NamedTuple):
     """An order of the documents 0..n-1 and the places in it where a tour begins, both int64.
 
     `link` says for each place how the document came behind the one before it (a word or two); by
-    default an `edge` of the graph or a `jump`.
+    default an `edge` of the graph or a `jump`. The first of a tour is a `start`, unless the op's
+    words name the tour (`named`). With `left` the order may lack documents; they leave the corpus,
+    and that is the reason.
     """
 
     order: I64
     starts: I64
     link: Sequence[str | None] | None = None
+    named: bool = False
+    left: str | None = None
 
 
 def graph_of(
@@ -95,6 +99,8 @@ def tour_table(
     first[arranged.starts] = True
     tour, begin = np.cumsum(first) - 1, np.flatnonzero(first)
     status = np.full(n, "no_embedding", dtype=object)
+    if arranged.left:
+        status[graph.row] = arranged.left
     status[order] = "ok"
     gone = np.flatnonzero(pruned.duplicates.kept_id >= 0)
     status[usable[gone]] = "order_dup"
@@ -111,7 +117,7 @@ def tour_table(
     kept_id, kept_sim = np.full(n, None, dtype=object), np.full(n, np.nan, dtype=np.float32)
     kept_id[usable[gone]] = [ids[usable[i]] for i in pruned.duplicates.kept_id[gone]]
     kept_sim[usable[gone]] = pruned.duplicates.sim[gone]
-    left = status == "order_dup"
+    left = np.isin(status, ["order_dup", arranged.left or "order_dup"])
     return pa.table(
         {
             "tour_id": pa.array([f"t{t:08d}" for t in tours], pa.string(), mask=left),
@@ -151,7 +157,8 @@ def _links(
         link = np.where(jump, "jump", "edge").astype(object)
     else:
         link = np.array(list(arranged.link), dtype=object)
-    link[first] = "start"
+    if not arranged.named:
+        link[first] = "start"
     return link
 
 
