@@ -112,10 +112,15 @@ def _marks_lines(encoding: str) -> bool:
 
 
 class Output(Strict):
-    """Where windows are written, and in which formats beside the canonical Parquet."""
+    """Where windows are written, and in which formats beside the canonical Parquet.
+
+    Each of the others has a folder of its own below the output; Parquet is always written.
+    """
 
     path: Location | None = None
-    format: list[Literal["parquet", "mds"]] = ["parquet"]
+    format: list[Literal["parquet", "mds", "megatron", "ds", "jsonl", "webdataset", "trl"]] = [
+        "parquet"
+    ]
 
 
 class TokenizerSpec(Strict):

@@ -159,15 +159,18 @@ class BarrierContext:
         buckets: int | None = None,
         work: Work | None = None,
         ignore: Iterable[str] = (),
+        depends: Iterable[Any] = (),
     ) -> StepRef:
         """Bring rows with the same `bucket` together and run a rule on each bucket.
 
         `prepare` turns a committed file into rows of `schema` plus `bucket` (int32); the number of
         buckets it must use is `buckets` or what `buckets_for` said. A `work` takes the rule's place
-        where a bucket becomes files of its own.
+        where a bucket becomes files of its own; `depends` are plain values that decide its files
+        beside the op's fields.
         """
         count = buckets or self.buckets_for([s for s, _ in sources])
-        base = fingerprint([self._base(step, ignore), count, [s.digest for s, _ in sources]])
+        seen = [self._base(step, ignore), count, [s.digest for s, _ in sources], *depends]
+        base = fingerprint(seen)
         units = {
             b: Unit(f"bucket-{b:05d}", fingerprint([base, b]), f"bucket-{b:05d}")
             for b in range(count)

@@ -7,7 +7,9 @@ the part's folder, so that tasks write alone and the driver merges the indices. 
 shard's tokens at a time (`size_limit`, 64 MiB).
 """
 
+import itertools
 import json
+import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,8 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from longctx.errors import RunError
+from longctx.io.window_files import Found, ShardFile, Target
 from longctx.pack.windows import flatten_lists, list_values
 
+NAMES = r"index\.json|p\d{5,}/shard\.\d{5,}\.mds"
 SIZE_LIMIT = 67_108_864
 VERSION = 2
 
@@ -150,3 +154,66 @@ def merge_index(entries: Iterable[Mapping[str, Any]]) -> bytes:
 def shard_name(number: int) -> str:
     """File name of a task's shard by its number in the task's folder."""
     return f"shard.{number:05d}.mds"
+
+
+def shard(windows: pa.Table, number: str, target: Target) -> Iterator[ShardFile]:
+    """A task's files, in a folder of its own; each notes its index entry."""
+    encoded = (encode_sample(row) for row in mds_rows(windows))
+    for i, samples in enumerate(cut_shards(encoded)):
+        name, data = f"p{number}/{shard_name(i)}", shard_bytes(samples)
+        yield ShardFile(name, data, len(samples), index_entry(name, len(data), len(samples)))
+
+
+def merge(notes: Sequence[dict[str, Any]], target: Target) -> dict[str, bytes]:
+    """The index over all folders: what `StreamingDataset(local=...)` opens."""
+    return {"index.json": merge_index(notes)}
+
+
+def describe(notes: Sequence[dict[str, Any]], target: Target) -> dict[str, Any]:
+    """For the manifest."""
+    windows = sum(int(note["samples"]) for note in notes)
+    return {"windows": windows, "shards": len(notes), "columns": list(ENCODINGS)}
+
+
+def read(files: Mapping[str, bytes], rows: Sequence[int], target: Target) -> Found:
+    """Some samples of a task's shards, arrays as lists."""
+    places = [
+        (name, data[begin:end]) for name, data in files.items() for begin, end in _borders(data)
+    ]
+    found = [(places[row][0], _decoded(places[row][1])) for row in rows]
+    return Found(len(places), found)
+
+
+def _borders(data: bytes) -> Iterator[tuple[int, int]]:
+    (n,) = struct.unpack_from("<I", data)
+    offsets = struct.unpack_from(f"<{n + 1}I", data, 4)
+    yield from itertools.pairwise(offsets)
+
+
+def _decoded(sample: bytes) -> dict[str, Any]:
+    domain, indices, ids = struct.unpack_from("<3I", sample)
+    at = np.cumsum([12, domain, indices, ids])
+    return {
+        "domain": sample[at[0] : at[1]].decode(),
+        "indices": _array(sample[at[1] : at[2]]).tolist(),
+        "input_ids": _array(sample[at[2] : at[3]]).tolist(),
+        "length": struct.unpack_from("<q", sample, at[3])[0],
+    }
+
+
+def _array(data: bytes) -> npt.NDArray[np.uint32]:
+    kind = np.dtype(_SHAPE_TYPES[data[0] & 3][1])
+    shape = np.frombuffer(data, kind, data[0] >> 2, 1)
+    return np.frombuffer(data, "<u4", offset=1 + shape.nbytes).reshape(shape)
+
+
+def expected(row: Mapping[str, Any], target: Target) -> dict[str, Any]:
+    """What `read` must return for a canonical row."""
+    segments = row["segments"]
+    longest = max(segments, key=lambda s: s["end"] - s["start"])
+    return {
+        "domain": longest["source"] or "",
+        "indices": [[s["start"], s["end"]] for s in segments],
+        "input_ids": row["input_ids"],
+        "length": row["n_tokens"],
+    }

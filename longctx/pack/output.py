@@ -6,6 +6,7 @@ files with somebody else's, and a later run of the same recipe may replace its o
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +15,13 @@ import numpy as np
 import pyarrow as pa
 
 from longctx import __version__
-from longctx.engine.commit import Commit
+from longctx.engine.commit import Commit, FileRef
 from longctx.engine.op import Setting
 from longctx.errors import RunError
-from longctx.io import mds, paths
+from longctx.io import paths
 from longctx.io.parquet_windows import check_ids, parquet_bytes
-from longctx.pack import audit
+from longctx.io.window_files import Target
+from longctx.pack import audit, formats, verify
 from longctx.pack.frame import Placement
 from longctx.pack.similarity import similarity
 from longctx.pack.windows import FramedDocuments, assemble
@@ -27,9 +29,7 @@ from longctx.schema import SCHEMA_VERSION
 
 MARKER = "_longctx.json"
 MANIFEST = "manifest.json"
-_OURS = re.compile(
-    r"part-\d{5,}\.parquet|mds/(index\.json|p\d{5,}/shard\.\d{5,}\.mds)|manifest\.json"
-)
+_OURS = re.compile(r"part-\d{5,}\.parquet|manifest\.json")
 
 
 def claim(setting: Setting) -> None:
@@ -75,34 +75,33 @@ class Fill:
         name, rows = payload
         number = name.rpartition("-")[2]
         if rows is None or rows.num_rows == 0:
-            return {"stats": {}, "mds": []}
+            return {"stats": {}, "formats": {}}
         rows = rows.sort_by([("window", "ascending"), ("seq", "ascending")]).combine_chunks()
         placement, documents = _documents(rows)
         matrix = _vectors(rows)
         similar = similarity(placement, matrix) if matrix is not None else None
         table = assemble(placement, documents, length=self.length, similarities=similar)
-        self._check(table)
+        target = target_of(self.setting, self.length)
+        check_ids(table, target.vocab_size)
         sink.write(f"{self.output}/part-{number}.parquet", parquet_bytes(table), table.num_rows)
-        entries = self._mds(table, number, sink) if "mds" in self.setting.formats else []
+        notes: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for name, module in formats.chosen(self.setting.formats).items():
+            for file in module.shard(table, number, target):
+                sink.write(f"{self.output}/{name}/{file.name}", file.data, file.rows)
+                if file.note:
+                    notes[name].append(file.note)
         return {
             "stats": audit.partial(table, length=self.length, similarity=similar),
-            "mds": entries,
+            "formats": notes,
         }
 
-    def _check(self, table: pa.Table) -> None:
-        from longctx.text.tokenize import load_tokenizer
 
-        check_ids(table, load_tokenizer(self.setting.tokenizer).vocab_size)
+def target_of(setting: Setting, length: int) -> Target:
+    """What the formats must know of this pack."""
+    from longctx.text.tokenize import load_tokenizer
 
-    def _mds(self, table: pa.Table, number: str, sink: Any) -> list[dict[str, Any]]:
-        samples = (mds.encode_sample(row) for row in mds.mds_rows(table))
-        entries = []
-        for i, shard in enumerate(mds.cut_shards(samples)):
-            data = mds.shard_bytes(shard)
-            below = f"p{number}/{mds.shard_name(i)}"
-            sink.write(f"{self.output}/mds/{below}", data, len(shard))
-            entries.append(mds.index_entry(below, len(data), len(shard)))
-        return entries
+    tokenizer = load_tokenizer(setting.tokenizer)
+    return Target(length, tokenizer.eos_id, tokenizer.vocab_size, tokenizer.name)
 
 
 def _documents(rows: pa.Table) -> tuple[Placement, FramedDocuments]:
@@ -138,19 +137,28 @@ def _vectors(rows: pa.Table) -> Any:
 def publish(
     setting: Setting, length: int, commits: Iterable[Commit], plan: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write the MDS index and `manifest.json`, remove shards of an earlier plan; the audit."""
+    """Write the indices of the formats and `manifest.json`, remove an earlier plan's; the audit.
+
+    What was written is read back in samples (`pack.verify`) before the manifest vouches for it.
+    """
     commits = list(commits)
     sums = audit.merge([plan_sums(plan), *(c.stats["stats"] for c in commits)])
     audit.assert_conserved(sums)
     prefix = setting.output.rstrip("/") + "/"
     files = {f.name.removeprefix(prefix): f for c in commits for f in c.files}
-    if "mds" in setting.formats:
-        entries = [e for c in commits for e in c.stats["mds"]]
-        paths.write_atomic(
-            paths.join(setting.output, "mds", "index.json"), mds.merge_index(entries)
-        )
-    _remove_stale(setting.output, set(files))
     figures = audit.finish(sums)
+    target = target_of(setting, length)
+    described = {}
+    for name, module in formats.chosen(setting.formats).items():
+        notes = [n for c in commits for n in c.stats["formats"].get(name, [])]
+        described[name] = module.describe(notes, target)
+        _assert_complete(name, described[name]["windows"], figures.get("windows", 0))
+        for below, data in module.merge(notes, target).items():
+            paths.write_atomic(paths.join(setting.output, name, below), data)
+            merged = f"{name}/{below}"
+            files[merged] = FileRef(merged, len(data), paths.checksum(data), 0)
+    _remove_stale(setting.output, set(files))
+    _verify(setting, commits, target)
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "longctx": __version__,
@@ -162,6 +170,7 @@ def publish(
         "windows": figures.get("windows", 0),
         "tokens": figures.get("tokens", 0),
         "audit": figures,
+        "formats": described,
         "files": [
             {"name": n, "bytes": f.size, "rows": f.rows, "blake2b_128": f.checksum}
             for n, f in sorted(files.items())
@@ -170,6 +179,40 @@ def publish(
     data = json.dumps(manifest, indent=1, sort_keys=True).encode()
     paths.write_atomic(paths.join(setting.output, MANIFEST), data)
     return figures
+
+
+def _assert_complete(name: str, found: int, windows: int) -> None:
+    if found != windows:
+        raise RunError(
+            f"{found} windows were written as {name}, {windows} as parquet",
+            where="pack",
+            remedy="this is a fault of the format's writer, please report it",
+        )
+
+
+def _verify(setting: Setting, commits: Iterable[Commit], target: Target) -> None:
+    """Read some windows back in every format and compare them. Raises RunError if they differ."""
+    prefix = setting.output.rstrip("/") + "/"
+    shards = []
+    for commit in commits:
+        files: dict[str, dict[str, str]] = defaultdict(dict)
+        for file in commit.files:
+            name = file.name.removeprefix(prefix)
+            files[name.partition("/")[0] if "/" in name else "parquet"][name] = file.checksum
+        windows = next((f.rows for f in commit.files), 0)
+        shards.append(verify.Shard(windows, files))
+
+    def read(name: str) -> bytes:
+        data = paths.read_if_exists(paths.join(setting.output, name))
+        if data is None:
+            raise RunError(
+                "the file is gone",
+                where=paths.join(setting.output, name),
+                remedy="run again: what it held is written again",
+            )
+        return data
+
+    verify.verify(shards, formats.chosen(setting.formats), target, setting.seed, read)
 
 
 _PLAN_SUMS = ("documents", "segments", "split_docs", "split_short", "span_tokens")
@@ -182,7 +225,8 @@ def plan_sums(plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def _remove_stale(output: str, current: set[str]) -> None:
-    keep = current | {"mds/index.json", MANIFEST}
+    keep = current | {MANIFEST}
     for name in paths.list_files(output, recursive=True, temporary=True):
-        if name not in keep and (_OURS.fullmatch(name) or paths.TEMPORARY in name):
+        ours = _OURS.fullmatch(name) or formats.is_ours(name) or paths.TEMPORARY in name
+        if name not in keep and ours:
             paths.remove(paths.join(output, name))

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from longctx.engine import summary
 from longctx.engine.barrier import BarrierContext
@@ -45,11 +45,13 @@ class Pack(Barrier):
 
     `window` fills each window from the next `look_ahead` pieces and cuts only documents longer than
     a window; `concat` lays documents end to end and cuts anywhere. Windows are shuffled after
-    packing (`shuffle_windows`), documents never.
+    packing (`shuffle_windows`), documents never. `reserve` leaves that many tokens of every window
+    free: with 1, Megatron's files end each window with EOD, so that no loss crosses windows.
     """
 
     op: Literal["pack"]
     length: int = Field(8192, ge=1, le=2**24)
+    reserve: int = Field(0, ge=0)
     strategy: Literal["window", "concat"] = "window"
     look_ahead: int = Field(64, ge=1)
     rule: Literal["first", "largest"] = "first"
@@ -71,8 +73,19 @@ class Pack(Barrier):
     exchange_bytes_per_row: ClassVar[int] = 9000
     reads: ClassVar[tuple[str, ...]] = ("tour_id", "rank")
 
+    @model_validator(mode="after")
+    def _has_room(self) -> "Pack":
+        if self.reserve >= self.length:
+            raise ValueError(f"`reserve` {self.reserve} leaves no room in {self.length} tokens")
+        return self
+
+    @property
+    def room(self) -> int:
+        """Tokens that a window may hold."""
+        return self.length - self.reserve
+
     def context_length(self) -> int:
-        return self.length
+        return self.room
 
     def check(self, setting: Setting) -> None:
         from longctx.pack.output import claim
@@ -112,6 +125,7 @@ class Pack(Barrier):
             _SPANS,
             buckets=max(1, stats["shards"]),
             work=Fill(context.setting, self.length, context.setting.output),
+            depends=[sorted({*context.setting.formats}), context.setting.output],
         )
         if context.dry:
             return
@@ -179,7 +193,7 @@ def _plan(op: Pack, parts: list[Part], setting: Setting) -> dict[str, Any]:
     text = rows.column("n_tokens").fill_null(0).to_numpy()
     lengths = framed_lengths(text, len(prefix), len(separator))
     tour = _numbers(rows.column("tour_id"))
-    plan = plan_windows(op.strategy, lengths, tour, op.length, **_options(op, len(separator)))
+    plan = plan_windows(op.strategy, lengths, tour, op.room, **_options(op, len(separator)))
     keys: U64 = rows.column("doc_key").to_numpy()
     placement = inner_order(plan.placement, op.inner_order, keys, setting.seed)
     number = window_numbers(
@@ -204,7 +218,7 @@ def _plan(op: Pack, parts: list[Part], setting: Setting) -> dict[str, Any]:
     ).sort_by([(PART, "ascending"), (ROW, "ascending"), ("start", "ascending")])
     stats = {
         **plan.counts,
-        **audit.placement_partial(placement, lengths, op.length),
+        **audit.placement_partial(placement, lengths, op.room),
         **_account(rows, lengths, document),
         "shards": -(-windows // per_shard),
         "windows_per_shard": per_shard,
