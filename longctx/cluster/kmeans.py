@@ -6,10 +6,14 @@ Pretraining (arXiv 2310.10638). FAISS trains, with centroids re-normalised in ev
 What we changed: the sample is chosen by hash (the documents of smallest priority), so it does not
 depend on parts or row order; one thread trains, because sums over threads end in another order; and
 assignment is exact with ties to the smaller cluster, so any block of rows gives the same clusters.
+Above `TWO_LEVELS_ABOVE` clusters `partition` trains √k coarse cells, then clusters inside each, and
+gives every document the best cluster of its `PROBED` nearest cells.
 
-Cost: niter·sample·k·d to train and n·k·d to assign; memory is the sample and one block. Lost:
-beyond 256 documents a centroid the rest is only assigned, and k-means finds a local optimum. The
-same seed gives the same centroids on one machine type; FAISS promises nothing between CPUs.
+Cost: niter·sample·k·d to train and n·k·d to assign; in two levels √k stands for k, times `PROBED`
+in the assignment. Memory is the sample and one block. Lost: beyond 256 documents a centroid the
+rest is only assigned, and k-means finds a local optimum. Two levels cost up to 0.005 of coherence
+over 16 documents (0.013 if documents could not leave their cell). The same seed gives the same
+centroids on one machine type; FAISS promises nothing between CPUs.
 """
 
 from collections.abc import Iterator
@@ -22,6 +26,8 @@ from longctx.cluster.similarity import F32, I32, I64, nearest
 from longctx.ids import U64, priorities
 
 PER_CENTROID = 256
+TWO_LEVELS_ABOVE = 4096
+PROBED = 8
 
 
 def training_sample(keys: U64, seed: int, k: int, per_centroid: int = PER_CENTROID) -> I64:
@@ -30,8 +36,11 @@ def training_sample(keys: U64, seed: int, k: int, per_centroid: int = PER_CENTRO
     `keys` uint64[n]. Sorted by (priority, number): the order of the sample, like its content, is
     the same for any order of the documents.
     """
-    order = np.argsort(priorities(keys, seed), kind="stable")
-    return order[: k * per_centroid].astype(np.int64)
+    return _smallest(priorities(keys, seed), k * per_centroid)
+
+
+def _smallest(priority: U64, count: int) -> I64:
+    return np.argsort(priority, kind="stable")[:count].astype(np.int64)
 
 
 @contextmanager
@@ -78,3 +87,48 @@ def assign(X: F32, centroids: F32) -> tuple[I32, F32]:
         raise ValueError("cannot assign to zero centroids")
     cluster, similarity = nearest(X, centroids, 1)
     return cluster[:, 0], similarity[:, 0]
+
+
+def partition(X: F32, k: int, priority: U64, niter: int = 20, seed: int = 0) -> I32:
+    """Cluster int32[n] of each row of X float32[n, d] (unit norm), of about k; some may be empty.
+
+    `priority` uint64[n] chooses the training sample. k is at most n; n = 0 gives no labels.
+    """
+    k = min(k, len(X))
+    if k <= 1:
+        return np.zeros(len(X), dtype=np.int32)
+    if k > TWO_LEVELS_ABOVE:
+        return _two_levels(X, k, priority, niter, seed)
+    return assign(X, _trained(X, k, priority, niter, seed))[0]
+
+
+def _trained(X: F32, k: int, priority: U64, niter: int, seed: int) -> F32:
+    count = k * PER_CENTROID
+    return train(X if count >= len(X) else X[_smallest(priority, count)], k, niter, seed)
+
+
+def _two_levels(X: F32, k: int, priority: U64, niter: int, seed: int) -> I32:
+    cells = int(np.ceil(np.sqrt(k)))
+    near, _ = nearest(X, _trained(X, cells, priority, niter, seed), min(PROBED, cells))
+    shares = _shares(np.bincount(near[:, 0], minlength=cells), k)
+    visits = np.argsort(near.ravel(), kind="stable")  # by cell, then by document
+    bounds = np.searchsorted(near.ravel()[visits], np.arange(cells + 1))
+    label = np.full(len(X), -1, dtype=np.int32)
+    best = np.full(len(X), -np.inf, dtype=np.float32)
+    first = 0
+    for cell in np.flatnonzero(shares):
+        own = np.flatnonzero(near[:, 0] == cell)
+        centroids = _trained(X[own], int(shares[cell]), priority[own], niter, seed)
+        visitors = visits[bounds[cell] : bounds[cell + 1]] // near.shape[1]
+        cluster, similarity = assign(X[visitors], centroids)
+        better = similarity > best[visitors]
+        label[visitors[better]] = first + cluster[better]
+        best[visitors[better]] = similarity[better]
+        first += len(centroids)
+    return label
+
+
+def _shares(sizes: I64, k: int) -> I64:
+    """How many of about k clusters each cell gets: by its size, one at least where it has any."""
+    shares = (2 * k * sizes + sizes.sum()) // (2 * sizes.sum())
+    return np.minimum(np.maximum(shares, 1), sizes)
