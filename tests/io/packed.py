@@ -1,4 +1,4 @@
-"""A table of 200 windows with every shape that has broken a reader of packed data."""
+"""Windows for the tests of writers: 200 of every awkward shape, and the two of the examples."""
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +10,20 @@ LENGTH = 2_048
 VOCABULARY = 151_936
 
 
-def packed_windows() -> pa.Table:
+def two_windows() -> pa.Table:
+    """Windows 1..8 of segments (0, 5), (5, 8) from web, and 9 10 11 12 13 300 from code."""
+    placement = Placement(*np.array([[0, 0, 1], [0, 1, 2], [0, 0, 0], [5, 3, 6]]))
+    documents = FramedDocuments(
+        doc_id=pa.array(["a", "b", "c"]),
+        source=pa.array(["web", "code", "code"]),
+        license=pa.array([None] * 3, pa.string()),
+        tokens=np.array([*range(1, 14), 300], np.int32),
+        offsets=np.array([0, 5, 8, 14]),
+    )
+    return assemble(placement, documents, length=8)
+
+
+def packed_windows(vocabulary: int = VOCABULARY) -> pa.Table:
     """Windows of 1 token, of LENGTH tokens, of 1 and 300 segments; ids up to the vocabulary's."""
     g = np.random.default_rng(23)
     sizes = [np.array([1]), np.array([LENGTH]), g.integers(1, 7, 300), np.ones(255, int)]
@@ -21,8 +34,8 @@ def packed_windows() -> pa.Table:
     n = len(size)
     cut = g.integers(0, 2, n)
     held = size + cut
-    tokens = g.integers(0, VOCABULARY, held.sum()).astype(np.int32)
-    tokens[:3] = [VOCABULARY - 1, 0, VOCABULARY - 1]
+    tokens = g.integers(0, vocabulary, held.sum()).astype(np.int32)
+    tokens[:3] = [vocabulary - 1, 0, vocabulary - 1]
     placement = Placement(
         window=np.repeat(np.arange(200), [len(s) for s in sizes]),
         document=np.arange(n),

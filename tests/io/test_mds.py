@@ -21,7 +21,7 @@ from longctx.io.mds import (
 from longctx.pack.frame import Placement
 from longctx.pack.windows import FramedDocuments, assemble
 from tests.io.mds_reader import read_all, read_shard
-from tests.io.packed import packed_windows
+from tests.io.packed import packed_windows, two_windows
 
 CONFIG = (
     b'{"column_encodings": ["str", "ndarray:uint32", "ndarray:uint32", "int"], '
@@ -38,19 +38,6 @@ SECOND = bytes.fromhex(
     "04000000 0b000000 1a000000 636f6465 080102 00000000 06000000"
     "0406 09000000 0a000000 0b000000 0c000000 0d000000 2c010000 0600000000000000"
 )
-
-
-def two_windows() -> pa.Table:
-    """Windows 1..8 of segments (0, 5), (5, 8) from web, and 9 10 11 12 13 300 from code."""
-    placement = Placement(*np.array([[0, 0, 1], [0, 1, 2], [0, 0, 0], [5, 3, 6]]))
-    documents = FramedDocuments(
-        doc_id=pa.array(["a", "b", "c"]),
-        source=pa.array(["web", "code", "code"]),
-        license=pa.array([None] * 3, pa.string()),
-        tokens=np.array([*range(1, 14), 300], np.int32),
-        offsets=np.array([0, 5, 8, 14]),
-    )
-    return assemble(placement, documents, length=8)
 
 
 def files_of(windows: pa.Table, folder: str, size_limit: int):
