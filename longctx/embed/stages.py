@@ -72,7 +72,7 @@ class Embed(Model):
         )
 
     def batch(self, table: pa.Table, setting: Setting, model: Any) -> pa.Table:
-        known = self._known(table.column("language").to_pylist())
+        known = self.knows(table.column("language").to_pylist())
         texts = [text if use else "" for text, use in zip(_texts(table), known, strict=True)]
         found, cover = model.encode(texts)
         values = pa.array(found.reshape(-1), pa.float32())
@@ -85,7 +85,7 @@ class Embed(Model):
             }
         )
 
-    def _known(self, languages: list[str | None]) -> list[bool]:
+    def knows(self, languages: list[str | None]) -> list[bool]:
         """Whether the model knows each language; one that is not given counts as known."""
         known = self.languages
         if known is None and self.model in _PACKAGED:

@@ -7,6 +7,7 @@ next to each other they would teach a model to copy.
 """
 
 import io
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -87,21 +88,8 @@ class SemanticOrder(Barrier):
         """Steps of the op's own that say more about finished tours than their table does."""
 
     def run(self, context: BarrierContext) -> None:
-        columns = ["doc_id", "embedding", *(n for n in _OPTIONAL.names if context.corpus.has(n))]
         graph = ("dup_cos", "dup_action", "k", *self._own_fields())
-        numbered = context.single(
-            "documents", partial(_number, context.parts()), columns=columns, ignore=graph
-        )
-        n = context.step_stats["documents"]["with_vector"]
-        index = context.single("index", partial(_index, numbered, n), [numbered], ignore=graph)
-        blocks = [(i, min(i + _QUERY_BLOCK, n)) for i in range(0, n, _QUERY_BLOCK)] or [(0, 0)]
-        lists = context.spread(
-            "neighbours",
-            partial(_search, numbered, index, self.k_search),
-            blocks,
-            [numbered, index],
-            ignore=graph,
-        )
+        numbered, lists = neighbour_lists(context, self.k_search, graph)
         brought = self.bring(context, numbered)
         tours = context.single(
             "tours",
@@ -113,6 +101,32 @@ class SemanticOrder(Barrier):
 
     def _own_fields(self) -> tuple[str, ...]:
         return tuple(set(type(self).model_fields) - set(SemanticOrder.model_fields))
+
+
+def neighbour_lists(
+    context: BarrierContext, k_search: int, ignore: Iterable[str]
+) -> tuple[StepRef, StepRef]:
+    """Steps `documents` (read by `load_numbered`), `index` and `neighbours`.
+
+    The last holds `numbers` and `sims` of `k_search` neighbours for each document with a vector;
+    the fields of the op named by `ignore` do not decide them.
+    """
+    ignored = tuple(ignore)
+    columns = ["doc_id", "embedding", *(n for n in _OPTIONAL.names if context.corpus.has(n))]
+    numbered = context.single(
+        "documents", partial(_number, context.parts()), columns=columns, ignore=ignored
+    )
+    n = context.step_stats["documents"]["with_vector"]
+    index = context.single("index", partial(_index, numbered, n), [numbered], ignore=ignored)
+    blocks = [(i, min(i + _QUERY_BLOCK, n)) for i in range(0, n, _QUERY_BLOCK)] or [(0, 0)]
+    lists = context.spread(
+        "neighbours",
+        partial(_search, numbered, index, k_search),
+        blocks,
+        [numbered, index],
+        ignore=ignored,
+    )
+    return numbered, lists
 
 
 def _number(parts: list[Part], setting: Setting) -> dict[str, Any]:
@@ -141,7 +155,8 @@ def _number(parts: list[Part], setting: Setting) -> dict[str, Any]:
     return {"documents.parquet": described, "vectors.npy": buffer.getvalue()}
 
 
-def _load(numbered: StepRef) -> tuple[pa.Table, F32]:
+def load_numbered(numbered: StepRef) -> tuple[pa.Table, F32]:
+    """The table of all living documents, and the vectors of those that have one."""
     table = StepRef(
         numbered.run_dir,
         tuple((u, tuple(f for f in fs if f.name.endswith(".parquet"))) for u, fs in numbered.units),
@@ -160,7 +175,7 @@ def _index(numbered: StepRef, n: int, setting: Setting) -> dict[str, Any]:
 
     from longctx.cluster.knn import build_ivf, tune_nprobe
 
-    table, matrix = _load(numbered)
+    table, matrix = load_numbered(numbered)
     keys = table.column("doc_key").to_numpy()[table.column("has_vector").to_numpy()]
     index = build_ivf(matrix, keys, setting.seed)
     recall = tune_nprobe(matrix, index, keys, setting.seed)
@@ -176,7 +191,7 @@ def _search(
 ) -> pa.Table:
     from longctx.cluster.knn import search
 
-    _, matrix = _load(numbered)
+    _, matrix = load_numbered(numbered)
     built: Any = None
     if any(f.name.endswith("index.faiss") for f in index.files):
         import faiss
@@ -198,7 +213,7 @@ def _arrange(
     from longctx.cluster.near_duplicates import prune
     from longctx.order import tours
 
-    table, X = _load(numbered)
+    table, X = load_numbered(numbered)
     n = table.num_rows
     usable = np.flatnonzero(table.column("has_vector").to_numpy())
     rows = found.read().combine_chunks()
