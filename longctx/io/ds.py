@@ -94,18 +94,19 @@ def describe(notes: Sequence[dict[str, Any]], target: Target) -> dict[str, Any]:
     }
 
 
-def read(files: Mapping[str, bytes], rows: Sequence[int], target: Target) -> Found:
-    """The L + 1 tokens of some windows of a shard, and the ends inside each."""
+def read(files: Mapping[str, bytes], target: Target) -> Found:
+    """The L + 1 tokens of a shard's windows, and the ends inside each."""
     name = next(n for n in files if n.endswith(".ds"))
     width = target.length + 1
     tokens = np.frombuffer(files[name], _token_type(target.vocab_size)).reshape(-1, width)
     ends = np.frombuffer(files[f"{name}.index"], "<u8").astype(np.int64)
     borders = np.searchsorted(ends, np.arange(len(tokens) + 1) * width, side="right")
-    found = []
-    for row in rows:
+
+    def window(row: int) -> tuple[str, dict[str, Any]]:
         own = ends[borders[row] : borders[row + 1]] - row * width
-        found.append((name, {"tokens": tokens[row].tolist(), "ends": own.tolist()}))
-    return Found(len(tokens), found)
+        return name, {"tokens": tokens[row].tolist(), "ends": own.tolist()}
+
+    return Found(len(tokens), window)
 
 
 def expected(row: Mapping[str, Any], target: Target) -> dict[str, Any]:

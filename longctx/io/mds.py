@@ -175,13 +175,17 @@ def describe(notes: Sequence[dict[str, Any]], target: Target) -> dict[str, Any]:
     return {"windows": windows, "shards": len(notes), "columns": list(ENCODINGS)}
 
 
-def read(files: Mapping[str, bytes], rows: Sequence[int], target: Target) -> Found:
-    """Some samples of a task's shards, arrays as lists."""
+def read(files: Mapping[str, bytes], target: Target) -> Found:
+    """The samples of a task's shards, arrays as lists."""
     places = [
         (name, data[begin:end]) for name, data in files.items() for begin, end in _borders(data)
     ]
-    found = [(places[row][0], _decoded(places[row][1])) for row in rows]
-    return Found(len(places), found)
+
+    def window(row: int) -> tuple[str, dict[str, Any]]:
+        name, sample = places[row]
+        return name, _decoded(sample)
+
+    return Found(len(places), window)
 
 
 def _borders(data: bytes) -> Iterator[tuple[int, int]]:

@@ -124,14 +124,17 @@ def describe(notes: Sequence[dict[str, Any]], target: Target) -> dict[str, Any]:
     }
 
 
-def read(files: Mapping[str, bytes], rows: Sequence[int], target: Target) -> Found:
-    """`input_ids` of some windows of a shard, padding included."""
+def read(files: Mapping[str, bytes], target: Target) -> Found:
+    """`input_ids` of a shard's windows, padding included."""
     name = next(n for n in files if n.endswith(".bin"))
     lengths, dtype = read_index(files[name.removesuffix(".bin") + ".idx"])
     tokens = np.frombuffer(files[name], dtype)
     ends = np.cumsum(lengths)
-    found = [tokens[ends[row] - lengths[row] : ends[row]].tolist() for row in rows]
-    return Found(len(lengths), [(name, {"input_ids": ids}) for ids in found])
+
+    def window(row: int) -> tuple[str, dict[str, Any]]:
+        return name, {"input_ids": tokens[ends[row] - lengths[row] : ends[row]].tolist()}
+
+    return Found(len(lengths), window)
 
 
 def expected(row: Mapping[str, Any], target: Target) -> dict[str, Any]:

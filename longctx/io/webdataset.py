@@ -104,26 +104,27 @@ def describe(notes: Sequence[dict[str, Any]], target: Target) -> dict[str, Any]:
     return {"windows": total(notes, "windows"), "tars": len(notes)}
 
 
-def read(files: Mapping[str, bytes], rows: Sequence[int], target: Target) -> Found:
-    """Some windows of a shard: `input_ids`, `seq_lengths` and the fields of their JSON."""
-    names: list[str] = []
-    chosen: dict[int, dict[str, Any]] = {row: {} for row in rows}
+def read(files: Mapping[str, bytes], target: Target) -> Found:
+    """A shard's windows: `input_ids`, `seq_lengths` and the fields of their JSON."""
+    places: dict[str, tuple[str, dict[str, bytes]]] = {}
     for name, data in files.items():
         with tarfile.open(fileobj=io.BytesIO(data)) as tar:
             for member in tar:
                 key, _, suffix = member.name.partition(".")
-                if suffix == "json":
-                    names.append(name)
-                if int(key) in chosen and (content := tar.extractfile(member)):
-                    chosen[int(key)] |= _decoded(suffix, content.read())
-    return Found(len(names), [(names[row], chosen[row]) for row in rows])
+                content = data[member.offset_data : member.offset_data + member.size]
+                places.setdefault(key, (name, {}))[1][suffix] = content
+    found = list(places.values())
 
+    def window(row: int) -> tuple[str, dict[str, Any]]:
+        name, contents = found[row]
+        arrays = {
+            suffix.removesuffix(".npy"): np.load(io.BytesIO(data), allow_pickle=False).tolist()
+            for suffix, data in contents.items()
+            if suffix.endswith(".npy")
+        }
+        return name, {**json.loads(contents["json"]), **arrays}
 
-def _decoded(suffix: str, data: bytes) -> dict[str, Any]:
-    if suffix == "json":
-        return dict(json.loads(data))
-    array = np.load(io.BytesIO(data), allow_pickle=False)
-    return {suffix.removesuffix(".npy"): array.tolist()}
+    return Found(len(found), window)
 
 
 def expected(row: Mapping[str, Any], target: Target) -> dict[str, Any]:

@@ -4,7 +4,7 @@ A format is a module of `longctx.io` with the five functions of `pack.formats.Fo
 table of `schema.WINDOWS` into files, bytes in and out. One copy of a shard's tokens at a time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,10 +45,10 @@ class ShardFile:
 
 @dataclass(frozen=True)
 class Found:
-    """What a shard's files hold: how many windows, and the fields of those asked for, by file."""
+    """What a shard's files hold: how many windows, and the file and fields of window i."""
 
     windows: int
-    rows: list[tuple[str, dict[str, Any]]]
+    window: Callable[[int], tuple[str, dict[str, Any]]]
 
 
 def padded(

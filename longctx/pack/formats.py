@@ -33,8 +33,8 @@ class Format(Protocol):
     def describe(self, notes: Notes, target: Target) -> dict[str, Any]:
         """Plain values for the manifest, among them `windows`."""
 
-    def read(self, files: Mapping[str, bytes], rows: Sequence[int], target: Target) -> Found:
-        """The windows at `rows` of a shard, from its files in the order they were written."""
+    def read(self, files: Mapping[str, bytes], target: Target) -> Found:
+        """The windows of a shard, from its files in the order they were written."""
 
     def expected(self, row: Mapping[str, Any], target: Target) -> dict[str, Any]:
         """What `read` must return for a canonical row."""

@@ -91,9 +91,10 @@ def _compare(
 ) -> None:
     named = shard.files[format_name]
     files = {name: _intact(name, digest, read) for name, digest in named.items()}
-    found = module.read(files, rows, target)
+    found = module.read(files, target)
     _count(next(iter(files)), found.windows, shard.windows)
-    for row, (file, fields) in zip(canonical, found.rows, strict=True):
+    for number, row in zip(rows, canonical, strict=True):
+        file, fields = found.window(number)
         for field, value in module.expected(row, target).items():
             if fields.get(field) != value:
                 raise _differs(file, row["window_id"], f"`{field}` is not that of the row")
