@@ -62,6 +62,18 @@ def positions(segments: I64, length: int, mode: str) -> I32:
     return every - np.repeat(cu[:-1], np.diff(cu))
 
 
+def segment_ids(segments: I64, length: int, mode: str) -> I32:
+    """Number of each token's interval from 1, 0 on padding, int32[length].
+
+    What JAX trainers and FlexAttention take instead of `cu_seqlens`: a token attends to earlier
+    tokens of its own number.
+    """
+    out = np.zeros(length, dtype=np.int32)
+    ends = _ends(segments, mode)
+    out[: ends[-1]] = np.repeat(np.arange(1, len(ends) + 1), np.diff(ends, prepend=0))
+    return out
+
+
 def labels(input_ids: I32, segments: I64, length: int, mode: str) -> npt.NDArray[np.int64]:
     """Hugging Face labels of a row padded to `length`, int64[length], -100 where nothing counts.
 

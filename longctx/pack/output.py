@@ -198,16 +198,17 @@ def _verify(setting: Setting, commits: Iterable[Commit], target: Target) -> None
         files: dict[str, dict[str, str]] = defaultdict(dict)
         for file in commit.files:
             name = file.name.removeprefix(prefix)
-            files[name.partition("/")[0] if "/" in name else "parquet"][name] = file.checksum
+            kind = name.partition("/")[0] if "/" in name else "parquet"
+            files[kind][paths.join(setting.output, name)] = file.checksum
         windows = next((f.rows for f in commit.files), 0)
         shards.append(verify.Shard(windows, files))
 
-    def read(name: str) -> bytes:
-        data = paths.read_if_exists(paths.join(setting.output, name))
+    def read(url: str) -> bytes:
+        data = paths.read_if_exists(url)
         if data is None:
             raise RunError(
                 "the file is gone",
-                where=paths.join(setting.output, name),
+                where=url,
                 remedy="run again: what it held is written again",
             )
         return data

@@ -30,7 +30,7 @@ SHARDS, WINDOWS = 3, 100
 class Shard:
     """A committed shard: its windows, and checksums of its files by format and name.
 
-    Names are relative to the output folder; the canonical file is the one of `parquet`.
+    Names are those that `read` of `verify` takes; the canonical file is the one of `parquet`.
     """
 
     windows: int

@@ -8,6 +8,7 @@ from longctx.pack.boundaries import (
     megatron_loss_mask,
     pad,
     positions,
+    segment_ids,
 )
 
 IDS = np.array([11, 12, 13, 21, 22, 31], np.int32)
@@ -23,6 +24,7 @@ def test_intra_of_the_specification():
     assert max_seqlen(cu) == 3
     assert found.tolist() == [-100, 12, 13, -100, 22, -100, -100, -100]
     assert megatron_loss_mask(found).tolist() == [1, 1, 0, 1, 0, 0, 0, 0]
+    assert segment_ids(SEGMENTS, 8, "intra").tolist() == [1, 1, 1, 2, 2, 3, 0, 0]
 
 
 def test_cross_of_the_specification():
@@ -31,6 +33,7 @@ def test_cross_of_the_specification():
     assert cu_seqlens(SEGMENTS, 8, "cross").tolist() == [0, 6, 8]
     assert found.tolist() == [11, 12, 13, 21, 22, 31, -100, -100]
     assert megatron_loss_mask(found).tolist() == [1, 1, 1, 1, 1, 0, 0, 0]
+    assert segment_ids(SEGMENTS, 8, "cross").tolist() == [1, 1, 1, 1, 1, 1, 0, 0]
 
 
 def test_a_full_row_has_no_interval_for_padding():
@@ -43,7 +46,9 @@ def test_a_long_padding_is_the_longest_interval():
     assert max_seqlen(cu_seqlens(SEGMENTS, 20, "intra")) == 14
 
 
-@pytest.mark.parametrize("call", [cu_seqlens, lambda s, m, mode: labels(IDS, s, m, mode)])
+@pytest.mark.parametrize(
+    "call", [cu_seqlens, segment_ids, lambda s, m, mode: labels(IDS, s, m, mode)]
+)
 def test_an_unknown_mode_is_refused(call):
     with pytest.raises(ValueError, match="packed"):
         call(SEGMENTS, 8, "packed")
@@ -68,6 +73,10 @@ def test_attention_and_loss_equal_a_dense_mask(mode):
         found = np.tril(interval[:, None] == interval[None, :])
         assert (found[:n, :n] == allowed[:n, :n]).all()
         assert not found[n:, :n].any()
+        number = segment_ids(segments, length, mode)
+        assert (np.tril(number[:, None] == number[None, :])[:n, :n] == allowed[:n, :n]).all()
+        assert (number[:n] > 0).all()
+        assert not number[n:].any()
 
         if mode == "intra":
             assert (positions(segments, length, mode)[:n] == allowed[:n].sum(axis=1) - 1).all()
