@@ -4,7 +4,9 @@ A framed document is prefix + text tokens + separator (Llama-3-style recipes end
 EOS; the prefix is for BOS). Everything in this room counts in framed tokens, so a position in a
 window can always be traced to a position in one document. Cutting at L, 2L, ... follows "Fewer
 Truncations" (arXiv 2404.10830); ours: a last piece of separator tokens alone is dropped, because a
-window would open with an end of nothing, and short last pieces can be dropped (`min_tail`).
+window would open with an end of nothing, short last pieces can be dropped (`min_tail`), and a cut
+can move back to the end of a sentence in the last tenth of its piece (`SentenceEnds`), which costs
+about a twentieth of the window for each cut of a long document.
 
 Planning needs lengths only, O(documents) time and 8 bytes each. What is lost is counted by reason
 in `Plan.counts`; the audit asserts that it all adds up.
@@ -17,6 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from numba import njit
+
+from longctx.cluster.similarity import frozen
 
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
@@ -64,6 +68,23 @@ class Pieces:
     document: I64
     start: I64
     end: I64
+
+
+@dataclass(frozen=True)
+class SentenceEnds:
+    """Where sentences end in framed documents: `values[offsets[i]:offsets[i + 1]]` in document i.
+
+    Both int64, positions ascending in each document. Documents that are never cut need none.
+    """
+
+    offsets: I64
+    values: I64
+
+    def of(self, documents: slice) -> "SentenceEnds":
+        """The ends of consecutive documents, renumbered from 0."""
+        first, stop, _ = documents.indices(len(self.offsets) - 1)
+        offsets = self.offsets[first : stop + 1]
+        return SentenceEnds(offsets - offsets[0], self.values[offsets[0] : offsets[-1]])
 
 
 def framed_lengths(text_lengths: I64, prefix: int = 0, separator: int = 1) -> I64:
@@ -142,31 +163,66 @@ def pieces(
     separator: int = 0,
     min_tail: int = 1,
     long_documents: str = "split",
+    ends: SentenceEnds | None = None,
 ) -> tuple[Pieces, Counts]:
     """Cut framed documents, `lengths` int64[n] in tour order, at L, 2L, ... framed tokens.
 
-    `separator` is the number of separator tokens inside each framed length: trailing pieces that
-    would hold nothing else are dropped. Then a last piece shorter than `min_tail` tokens is
-    dropped. A document that fits a window is never cut nor dropped.
+    With `ends` a piece that is not a document's last ends at the last sentence end in its final
+    tenth, if there is one. `separator` is the number of separator tokens inside each framed length:
+    trailing pieces that would hold nothing else are dropped. Then a last piece shorter than
+    `min_tail` tokens is dropped. A document that fits a window is never cut nor dropped.
     """
     kept, counts = admit(lengths, length, long_documents)
+    document, start = (
+        _token_cuts(kept, length)
+        if ends is None
+        else _sentence_cuts(frozen(kept), length, frozen(ends.offsets), frozen(ends.values))
+    )
+    end = np.append(start[1:], 0)
+    is_last = np.append(document[1:] != document[:-1], True)[: len(document)]
+    end = np.where(is_last, kept[document], end[: len(document)])
+
+    only_separator = (start > 0) & (start >= (kept - separator)[document])
+    counts["dropped_separator"] = int((end - start)[only_separator].sum())
+    counts["separators_dropped"] = len(np.unique(document[only_separator]))
+    document, start, end = (a[~only_separator] for a in (document, start, end))
+
+    is_last = np.append(document[1:] != document[:-1], True)[: len(document)]
+    short = is_last & (start > 0) & (end - start < min_tail)
+    counts["dropped_min_tail"] = int((end - start)[short].sum())
+    return Pieces(*(a[~short] for a in (document, start, end))), counts
+
+
+def _token_cuts(kept: I64, length: int) -> tuple[I64, I64]:
+    """Document and first token of each piece, cut at multiples of `length`."""
     n_pieces = -(-kept // length)
-    cut = n_pieces > 1
-    with_text = np.where(cut, np.maximum(1, -(-(kept - separator) // length)), n_pieces)
-    end = np.minimum(kept, with_text * length)
-    counts["dropped_separator"] = int((kept - end).sum())
-    counts["separators_dropped"] = int((with_text < n_pieces).sum())
-
-    tail = end - (with_text - 1) * length
-    short = (with_text > 1) & (tail < min_tail)
-    counts["dropped_min_tail"] = int(tail[short].sum())
-    end = end - np.where(short, tail, 0)
-    n_pieces = with_text - short
-
     document = np.repeat(np.arange(len(kept)), n_pieces)
     nth = np.arange(len(document)) - np.repeat(np.cumsum(n_pieces) - n_pieces, n_pieces)
-    start = nth * length
-    return Pieces(document, start, np.minimum(start + length, end[document])), counts
+    return document, nth * length
+
+
+@njit(cache=True, nogil=True)
+def _sentence_cuts(kept: I64, length: int, offsets: I64, values: I64) -> tuple[I64, I64]:
+    """The same with cuts moved back to a sentence end in the last tenth of a piece."""
+    least = length - length // 10
+    bound = 0
+    for i in range(len(kept)):
+        bound += kept[i] // least + 1
+    document = np.empty(bound, dtype=np.int64)
+    start = np.empty(bound, dtype=np.int64)
+    rows = 0
+    for i in range(len(kept)):
+        at, end = 0, offsets[i]
+        while at < kept[i]:
+            document[rows], start[rows] = i, at
+            rows += 1
+            while end < offsets[i + 1] and values[end] <= at + length:
+                end += 1
+            cut = at + length
+            if end > offsets[i] and values[end - 1] >= at + least and at + length < kept[i]:
+                cut = values[end - 1]
+            at = cut
+    return document[:rows].copy(), start[:rows].copy()
 
 
 def streams(tour: I32, cross_tours: bool) -> I64:

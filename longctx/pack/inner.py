@@ -28,7 +28,7 @@ def inner_order(placement: Placement, order: str, keys: U64, seed: int) -> Place
     else:
         rank = (np.uint64(len(placement.window)) - _first_row(placement)).astype(np.uint64)
     rows = np.lexsort((placement.start, placement.document, rank, placement.window))
-    return _joined(Placement(*(column[rows] for column in vars(placement).values())))
+    return joined(Placement(*(column[rows] for column in vars(placement).values())))
 
 
 def _first_row(placement: Placement) -> U64:
@@ -38,7 +38,7 @@ def _first_row(placement: Placement) -> U64:
     return first[inverse.ravel()].astype(np.uint64)
 
 
-def _joined(placement: Placement) -> Placement:
+def joined(placement: Placement) -> Placement:
     """Rows that continue the row before them become part of it."""
     window, document = placement.window, placement.document
     continues = np.zeros(len(window), dtype=bool)

@@ -1,24 +1,34 @@
 """Packing strategies by name, and the plan of a whole order cut into pack blocks.
 
-`concat` fills every window and cuts anywhere; `window` keeps short documents whole. A strategy is a
-function of lengths alone, chosen from a dict: framed lengths int64[n] and tour numbers int32[n] in
-tour order, the window length and its own keyword options give a `Plan`. It never sees a token, so
-planning costs bytes per document and tokens move once, when windows are filled.
+`concat` fills every window and cuts anywhere; `window` keeps short documents whole and near their
+neighbours; `best_fit` keeps them whole and drops the order. A strategy is a function of lengths
+(and of vectors, where a rule asks for them), chosen from a dict: framed lengths int64[n] and tour
+numbers int32[n] in tour order, the window length and its own keyword options give a `Plan`. It
+never sees a token, so planning costs bytes per document and tokens move once, when windows are
+filled.
 
 Blocks (`frame.pack_blocks`) are cut by token position, never by worker: planning them here in one
 loop or each in a task of its own gives the same windows. Concat across tours needs no blocks,
-because prefix sums place every document alone.
+because prefix sums place every document alone; best-fit has none, because it looks at all lengths.
 """
 
 from collections.abc import Callable, Iterable
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
+from longctx.pack.best_fit import pack_best_fit
 from longctx.pack.concat import pack_concat
-from longctx.pack.frame import I32, I64, Placement, Plan, pack_blocks
+from longctx.pack.frame import I32, I64, Placement, Plan, SentenceEnds, pack_blocks
+from longctx.pack.similarity import F32
 from longctx.pack.window import pack_window
 
-STRATEGIES: dict[str, Callable[..., Plan]] = {"concat": pack_concat, "window": pack_window}
+STRATEGIES: dict[str, Callable[..., Plan]] = {
+    "concat": pack_concat,
+    "window": pack_window,
+    "best_fit": pack_best_fit,
+}
 
 
 def plan_windows(
@@ -28,19 +38,32 @@ def plan_windows(
     length: int,
     *,
     block_tokens: int | None = None,
-    **options: object,
+    vectors: F32 | None = None,
+    ends: SentenceEnds | None = None,
+    **options: Any,
 ) -> Plan:
     """Plan all windows of an order: every block packed alone, then numbered through.
 
-    `options` are those of the strategy; KeyError for a name that is not in STRATEGIES.
+    `vectors` float32[n, d], `ends` and `options` are those of the strategy; KeyError for a name
+    that is not in STRATEGIES.
     """
     pack = STRATEGIES[strategy]
     if strategy == "concat" and options.get("cross_tours", True):
         return pack(lengths, tour, length, **options)
-    block = pack_blocks(lengths, length, block_tokens=block_tokens)
-    borders = np.flatnonzero(np.diff(block)) + 1
-    rows = zip(np.split(lengths, borders), np.split(tour, borders), strict=True)
-    return join((pack(part, part_tour, length, **options), len(part)) for part, part_tour in rows)
+    inner = np.zeros(0, dtype=np.int64)
+    if strategy != "best_fit":
+        block = pack_blocks(lengths, length, block_tokens=block_tokens)
+        inner = np.flatnonzero(np.diff(block)) + 1
+
+    def packed(rows: slice) -> Plan:
+        if vectors is not None and strategy == "window":
+            options["vectors"] = vectors[rows]
+        if ends is not None:
+            options["ends"] = ends.of(rows)
+        return pack(lengths[rows], tour[rows], length, **options)
+
+    borders = pairwise([0, *inner.tolist(), len(lengths)])
+    return join((packed(slice(first, stop)), stop - first) for first, stop in borders)
 
 
 def join(plans: Iterable[tuple[Plan, int]]) -> Plan:

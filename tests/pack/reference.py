@@ -31,7 +31,12 @@ def windows_of(plan: Plan | Placement) -> list[list[Span]]:
 
 
 def reference_window(
-    lengths: Sequence[int], length: int, look_ahead: int, rule: str, fill_policy: str
+    lengths: Sequence[int],
+    length: int,
+    look_ahead: int,
+    rule: str,
+    fill_policy: str,
+    vectors: np.ndarray | None = None,
 ) -> tuple[list[list[Span]], int]:
     """Section 4 word for word for one stream, and the tokens lost to cropping."""
     stream = [
@@ -59,9 +64,12 @@ def reference_window(
             ]
             if not fitting:
                 break
-            if rule == "largest":
-                fitting.sort(key=lambda i: buffer[i][1] - buffer[i][2])
+            if rule != "first":
+                scores = {i: _score(rule, buffer[i], windows[-1], length, vectors) for i in fitting}
+                fitting.sort(key=lambda i: -scores[i])
             windows[-1].append(buffer.pop(fitting[0]))
+        if rule == "weighed":
+            windows[-1].sort()
         if room and buffer and fill_policy != "none":
             doc, s, e = buffer.pop(0)
             windows[-1].append((doc, s, s + room))
@@ -69,6 +77,38 @@ def reference_window(
                 buffer.insert(0, (doc, s + room, e))
             else:
                 cropped += e - s - room
+
+
+def _score(
+    rule: str, piece: Span, window: list[Span], length: int, vectors: np.ndarray | None
+) -> float:
+    doc, start, end = piece
+    if rule == "largest":
+        return end - start
+    assert vectors is not None
+    total = sum((e - s) * vectors[d].astype(np.float64) for d, s, e in window)
+    norm = float(np.sqrt(total @ total))
+    cosine = (1 / norm) * float(total @ vectors[doc].astype(np.float64)) if norm else 0.0
+    return cosine + (0.2 / length) * (end - start) if rule == "weighed" else cosine
+
+
+def reference_best_fit(lengths: Sequence[int], length: int) -> list[list[Span]]:
+    """Section 3 in its plainest form: look at all open windows for every piece."""
+    pieces = [
+        (doc, start, min(start + length, n))
+        for doc, n in enumerate(lengths)
+        for start in range(0, n, length)
+    ]
+    windows: list[list[Span]] = []
+    for piece in sorted(pieces, key=lambda p: p[1] - p[2]):
+        size = piece[2] - piece[1]
+        rooms = [length - sum(e - s for _, s, e in w) for w in windows]
+        holding = [i for i, room in enumerate(rooms) if room >= size]
+        if holding:
+            windows[min(holding, key=lambda i: rooms[i])].append(piece)
+        else:
+            windows.append([piece])
+    return windows
 
 
 def _merged(window: list[Span]) -> list[Span]:

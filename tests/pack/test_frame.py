@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longctx.pack.frame import frame, framed_lengths, pack_blocks, pieces, streams
+from longctx.pack.frame import SentenceEnds, frame, framed_lengths, pack_blocks, pieces, streams
 from tests.pack.reference import steady
 
 
@@ -66,6 +66,62 @@ def test_long_documents_are_truncated_or_dropped_with_their_tokens_counted():
 def test_impossible_options_are_refused(options):
     with pytest.raises(ValueError, match=r"length|long_documents"):
         pieces(np.array([3]), **options)
+
+
+def ends_of(*documents) -> SentenceEnds:
+    sizes = [len(d) for d in documents]
+    values = [e for d in documents for e in d]
+    return SentenceEnds(np.cumsum([0, *sizes]), np.array(values, np.int64))
+
+
+def test_a_cut_moves_back_to_the_last_sentence_end_in_the_last_tenth():
+    sentences = ends_of([10, 17, 18, 37, 50], [5], [19, 21])
+    got, _ = spans([50, 20, 45], 20, ends=sentences)
+    assert got == [
+        (0, 0, 18), (0, 18, 37), (0, 37, 50),
+        (1, 0, 20),
+        (2, 0, 19), (2, 19, 39), (2, 39, 45),
+    ]  # fmt: skip
+
+
+def test_a_sentence_that_ends_where_the_window_does_moves_nothing():
+    assert spans([30], 20, ends=ends_of([19, 20, 21]))[0] == [(0, 0, 20), (0, 20, 30)]
+
+
+def test_separators_and_tails_are_dropped_behind_sentences_too():
+    got, counts = spans([41, 23], 20, separator=3, min_tail=4, ends=ends_of([19, 38], [19]))
+    assert got == [(0, 0, 19), (0, 19, 38), (1, 0, 19), (1, 19, 23)]
+    assert (counts["dropped_separator"], counts["separators_dropped"]) == (3, 1)
+    got, counts = spans([43], 20, min_tail=6, ends=ends_of([19, 38]))
+    assert got == [(0, 0, 19), (0, 19, 38)]
+    assert counts["dropped_min_tail"] == 5
+
+
+def test_ends_of_some_documents_are_renumbered():
+    part = ends_of([1, 2], [3], [], [4, 5]).of(slice(1, 4))
+    assert (part.offsets.tolist(), part.values.tolist()) == ([0, 1, 1, 3], [3, 4, 5])
+
+
+@steady
+@given(st.lists(st.integers(0, 90), max_size=8), st.integers(1, 30), st.data())
+def test_sentence_pieces_cover_documents_and_end_within_a_tenth(lengths, length, data):
+    marks = [sorted(data.draw(st.sets(st.integers(1, 90), max_size=9))) for _ in lengths]
+    marks = [[m for m in own if m <= n] for own, n in zip(marks, lengths, strict=True)]
+    got, counts = spans(lengths, length, ends=ends_of(*marks))
+    at = [0] * len(lengths)
+    for doc, start, end in got:
+        assert start == at[doc]
+        at[doc] = end
+        if end < lengths[doc]:
+            late = [m for m in marks[doc] if start + length - length // 10 <= m <= start + length]
+            assert end == (late[-1] if late else start + length)
+        else:
+            assert end - start <= length
+    assert at == lengths
+    assert counts["dropped_separator"] == 0
+    assert (
+        spans(lengths, length, ends=ends_of(*([] for _ in lengths)))[0] == spans(lengths, length)[0]
+    )
 
 
 @steady

@@ -6,22 +6,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longctx.pack.audit import assert_conserved
-from longctx.pack.concat import pack_concat
+from longctx.pack.frame import Plan, SentenceEnds
+from longctx.pack.plan import STRATEGIES
 from longctx.pack.window import pack_window
 from tests.pack.reference import one_tour, steady, windows_of
 
-ALL = [("concat", {})] + [
+RULES = ("first", "largest", "similar", "weighed")
+ALL = [("concat", {}), ("best_fit", {})] + [
     ("window", {"rule": rule, "fill_policy": fill, "look_ahead": look_ahead})
-    for rule in ("first", "largest")
+    for rule in RULES
     for fill in ("none", "split", "crop")
     for look_ahead in (1, 7, 64)
 ]
 
 
-def plan_of(name, lengths, tour, length, separator=0, **options):
-    if name == "concat":
-        return pack_concat(lengths, tour, length, **options)
-    return pack_window(lengths, tour, length, separator=separator, **options)
+def plan_of(name, lengths, tour, length, separator=0, **options) -> Plan:
+    if name != "concat":
+        options["separator"] = separator
+    if options.get("rule") in ("similar", "weighed"):
+        vectors = np.random.default_rng(1).standard_normal((len(lengths), 5))
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors[::4] = 0
+        options["vectors"] = vectors.astype(np.float32)
+    return STRATEGIES[name](lengths, tour, length, **options)
 
 
 @steady
@@ -32,11 +39,19 @@ def plan_of(name, lengths, tour, length, separator=0, **options):
     ),
     st.integers(0, 3),
     st.sampled_from(["split", "truncate", "drop"]),
+    st.booleans(),
 )
-def test_every_framed_token_is_placed_once_or_counted(strategy, case, separator, long_documents):
+def test_every_framed_token_is_placed_once_or_counted(
+    strategy, case, separator, long_documents, at_sentences
+):
     name, options = strategy
     length, lengths = case
     framed = np.array(lengths, np.int64) + separator
+    if at_sentences and name != "concat":
+        every_third = [np.arange(3, n, 3) for n in lengths]
+        offsets = np.cumsum([0, *map(len, every_third)])
+        values = np.concatenate([np.zeros(0, np.int64), *every_third])
+        options = {**options, "ends": SentenceEnds(offsets, values)}
     plan = plan_of(
         name,
         framed,
@@ -51,7 +66,9 @@ def test_every_framed_token_is_placed_once_or_counted(strategy, case, separator,
     for window in windows_of(plan):
         assert sum(end - start for _, start, end in window) <= length
         for doc, start, end in window:
-            assert last_end[doc] <= start < end <= framed[doc]
+            assert 0 <= start < end <= framed[doc]
+            # Best-fit places the pieces of a document by size.
+            assert last_end[doc] <= start or name == "best_fit"
             seen[doc][start:end] += 1
             last_end[doc] = end
     assert all(counts.max(initial=0) <= 1 for counts in seen)
@@ -79,6 +96,7 @@ def test_a_window_length_need_not_be_a_power_of_two(name, options, length):
         ([1] * 10_000, 8_192, 2),
         ([3, 1, 2], 1, 6),
         ([8] * 50, 8, 50),
+        ([800], 8, 100),
     ],
 )
 def test_edge_shapes(name, options, lengths, length, windows):
