@@ -26,7 +26,10 @@ OPS: dict[str, str] = {
     "order.clusters": "longctx.order.stages_clusters:OrderClusters",
     "order.cluster_path": "longctx.order.stages_clusters:OrderClusterPath",
     "order.icp": "longctx.order.stages:OrderICP",
+    "order.neighbours": "longctx.order.stages_neighbours:OrderNeighbours",
     "order.path": "longctx.order.stages:OrderPath",
+    "order.splice": "longctx.order.stages_splice:OrderSplice",
+    "order.quest": "longctx.order.stages_quest:OrderQuest",
     "pack": "longctx.pack.stages:Pack",
 }
 
