@@ -16,10 +16,13 @@ def main() -> None:
     from longctx.embed.encoders import static_folder
     from longctx.filter.heuristics import doc_and_window_stats
     from longctx.ids import doc_keys
+    from longctx.order.bm25 import build_index, count_words, document_frequencies, vocabulary
+    from longctx.order.bm25 import search as search_words
     from longctx.order.icp import icp_order
     from longctx.order.icp_released import icp_released_order
     from longctx.order.improve import improve_path
     from longctx.order.path import greedy_edge_path
+    from longctx.order.splice import splice_tours
     from longctx.pack.plan import plan_windows
 
     print("longctx: compiling kernels and preparing the packaged encoder (once)")
@@ -32,6 +35,12 @@ def main() -> None:
     improve_path(rows, path, lists, sims)
     icp_order(lists, sims, 10, priority=keys)
     icp_released_order(lists, 9, 21, priority=keys)
+    splice_tours(lists, np.ones(len(rows), dtype=np.int64), 8, priority=keys)
+    held = count_words("the quick brown fox", 4)
+    known = vocabulary(*document_frequencies([held.words] * 2), 2, 1.0)
+    one, four = np.array([0, 4]), np.array([4])
+    index = build_index(one, held.words, held.counts, four, 4.0, known)
+    search_words(index, 1, one, held.words, held.asked, np.array([-1]), known, 1)
     semdedup_pairs(rows, np.zeros(len(rows), dtype=np.float32), names)
     signed, _ = signatures(["the quick brown fox jumps over the lazy dog " * 4] * 2)
     bands = band_keys(signed, 14, 8)
