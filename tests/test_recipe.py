@@ -294,6 +294,41 @@ def test_the_last_of_two_overrides_counts() -> None:
     assert parse(EXAMPLE, overrides=["seed=1", "seed=2"]).body.seed == 2
 
 
+class TestContextLength:
+    """Ops that build whole contexts take the length of the pack stage."""
+
+    TEXT = changed("op: order.icp", "op: order.cluster_path")
+
+    def length(self, text: str, *overrides: str) -> int | None:
+        op = next(o for o in parse(text, overrides=overrides).ops if o.op == "order.cluster_path")
+        return op.model_dump()["length"]
+
+    def test_is_that_of_pack(self) -> None:
+        assert self.length(self.TEXT) == 32768
+        assert self.length(self.TEXT, "stages.7.length=4096") == 4096
+        assert self.length(self.TEXT.replace(", length: 32768", "")) == 8192
+
+    def test_null_is_as_good_as_nothing_and_a_number_stays(self) -> None:
+        assert self.length(self.TEXT, "stages.6.length=null") == 32768
+        assert self.length(self.TEXT, "stages.6.length=1000") == 1000
+
+    def test_without_pack_there_is_none(self) -> None:
+        text = self.TEXT.replace("  - {op: pack, length: 32768, strategy: concat}\n", "")
+        assert self.length(text) is None
+
+    def test_what_was_written_is_kept(self) -> None:
+        recipe = parse(self.TEXT)
+        assert "length" not in recipe.raw["stages"][6]
+        assert "length" not in recipe.ops[5].model_dump()  # cluster.kmeans builds no contexts
+
+    def test_counts_like_one_that_was_written(self) -> None:
+        found = [
+            parse(self.TEXT, overrides=[o]).ops[6].fingerprint_fields()
+            for o in ("seed=1", "stages.6.length=32768", "stages.7.length=4096")
+        ]
+        assert found[0] == found[1] != found[2]
+
+
 class TestEnvironment:
     TEXT = changed("s3://work/runs", "s3://${TEST_KEY}@work/runs")
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from jobs.bench.datasets import flat
-from longctx.cluster.kmeans import assign, train, training_sample
+from longctx.cluster.kmeans import assign, partition, train, training_sample
 from longctx.cluster.similarity import pair_similarities
 from longctx.ids import doc_keys, priorities
 
@@ -66,3 +66,52 @@ def test_train_refuses_more_centroids_than_rows(k):
 def test_train_with_as_many_centroids_as_rows_returns_the_rows():
     X = flat(10)
     np.testing.assert_array_equal(train(X, 10), X)
+
+
+def test_partition_is_training_and_assignment():
+    X = flat(2000)
+    priority = priorities(doc_keys([f"d{i}" for i in range(2000)]), 17)
+    expected, _ = assign(X, train(X, 40, niter=8, seed=3))
+    np.testing.assert_array_equal(partition(X, 40, priority, niter=8, seed=3), expected)
+    # Two clusters are trained on the 512 documents of smallest priority.
+    sample = X[np.argsort(priority)[:512]]
+    expected, _ = assign(X, train(sample, 2, niter=8, seed=3))
+    np.testing.assert_array_equal(partition(X, 2, priority, niter=8, seed=3), expected)
+
+
+def test_partition_of_few_documents():
+    X = flat(10)
+    priority = np.arange(10, dtype=np.uint64)
+    np.testing.assert_array_equal(partition(X, 99, priority), np.arange(10))
+    np.testing.assert_array_equal(partition(X, 1, priority), np.zeros(10))
+    assert len(partition(X[:0], 5, priority[:0])) == 0
+
+
+def test_two_levels_come_close_to_one(monkeypatch):
+    # Without groups to find, many documents lie nearest to a centroid of another cell.
+    X = np.random.default_rng(0).standard_normal((1000, 16)).astype(np.float32)
+    X /= np.linalg.norm(X, axis=1, keepdims=True)
+    priority = priorities(doc_keys([f"d{i}" for i in range(1000)]), 17)
+    one = partition(X, 125, priority, niter=8)
+    monkeypatch.setattr("longctx.cluster.kmeans.TWO_LEVELS_ABOVE", 100)
+    two = partition(X, 125, priority, niter=8)
+    monkeypatch.setattr("longctx.cluster.kmeans.PROBED", 1)
+    bound_to_a_cell = partition(X, 125, priority, niter=8)
+
+    def closeness(label: np.ndarray) -> float:
+        assert label.min() >= 0
+        assert 100 <= len(np.unique(label)) <= 140
+        sums = np.zeros((label.max() + 1, X.shape[1]))
+        np.add.at(sums, label, X)
+        return np.linalg.norm(sums, axis=1).sum() / len(X)
+
+    assert closeness(two) >= 0.99 * closeness(one)
+    assert closeness(bound_to_a_cell) < closeness(two)
+
+
+def test_two_levels_on_equal_rows_and_on_single_ones(monkeypatch):
+    monkeypatch.setattr("longctx.cluster.kmeans.TWO_LEVELS_ABOVE", 3)
+    equal = np.tile(flat(1), (30, 1))
+    assert len(np.unique(partition(equal, 9, np.arange(30, dtype=np.uint64)))) >= 1
+    singles = partition(flat(30), 30, np.arange(30, dtype=np.uint64))
+    np.testing.assert_array_equal(np.sort(singles), np.arange(30))
