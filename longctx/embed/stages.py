@@ -10,6 +10,7 @@ from longctx.engine.op import Model, Setting
 from longctx.errors import RecipeError
 from longctx.location import Location
 from longctx.schema import embedding_type
+from longctx.text.language import base_language
 
 _PACKAGED = ("static", "minilm")
 
@@ -92,14 +93,9 @@ class Embed(Model):
             known = ["en", "code"]
         if known is None:
             return [True] * len(languages)
-        return [name is None or _base(name) in known for name in languages]
+        return [name is None or base_language(name) in known for name in languages]
 
 
 def _texts(table: pa.Table) -> list[str]:
     texts: list[str] = table.column("text").to_pylist()
     return texts
-
-
-def _base(language: str) -> str:
-    """`zh-Hant` and `zh_TW` are `zh`."""
-    return language.lower().replace("_", "-").split("-")[0]
