@@ -97,8 +97,8 @@ def coherence(placement: Placement, embeddings: F32) -> float | None:
     where no window holds two documents with a vector.
     """
     size = placement.end - placement.start
-    columns = (frozen(c) for c in (placement.window, placement.document, size))
-    weight, total = _pair_sums(*columns, frozen(embeddings))
+    window, document = frozen(placement.window), frozen(placement.document)
+    weight, total = _pair_sums(window, document, frozen(size), frozen(embeddings))
     return float(total / weight) if weight > 0 else None
 
 
