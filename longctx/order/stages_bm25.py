@@ -75,7 +75,7 @@ def retrieve(
     shards = _ranges(n, how.shard_documents)
     mean = context.step_stats["words"].get("occurrences", 0) / max(1, n)
     index = context.spread(
-        "index",
+        "postings",
         partial(_index, numbered, words, known, mean, how),
         shards,
         [numbered, words, known],

@@ -59,11 +59,15 @@ def test_examples_are_full_and_on_one_topic(ray_local: int, shared: Path, fields
     assert sum(topic[a] != topic[b] for a, b in followed) < len(followed) / 5
 
 
-def test_shards_change_no_row(ray_local: int, shared: Path):
+def test_shards_change_no_row_and_a_resume_does_nothing_again(ray_local: int, shared: Path):
     rows = make_rows(48)
     whole = splice(shared, rows).rows("order.splice")
-    assert splice(shared, rows, shard_documents=11).rows("order.splice") == whole
+    cut = splice(shared, rows, shard_documents=11)
+    assert cut.rows("order.splice") == whole
     assert splice(shared, rows, branches=3).rows("order.splice") != whole
+    splice(shared, rows, shard_documents=11)
+    again = splice(shared, rows, shard_documents=11).stage("order.splice")
+    assert (again.skipped, again.why) == (again.units, {})
 
 
 def test_near_copies_are_not_retrieved(ray_local: int, shared: Path):
