@@ -83,8 +83,14 @@ class SentenceEnds:
     def of(self, documents: slice) -> "SentenceEnds":
         """The ends of consecutive documents, renumbered from 0."""
         first, stop, _ = documents.indices(len(self.offsets) - 1)
-        offsets = self.offsets[first : stop + 1]
-        return SentenceEnds(offsets - offsets[0], self.values[offsets[0] : offsets[-1]])
+        return self.take(np.arange(first, stop))
+
+    def take(self, documents: I64) -> "SentenceEnds":
+        """The ends of some documents, in this order."""
+        sizes = np.diff(self.offsets)[documents]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+        shift = np.repeat(self.offsets[documents] - offsets[:-1], sizes)
+        return SentenceEnds(offsets, self.values[np.arange(len(shift)) + shift])
 
 
 def framed_lengths(text_lengths: I64, prefix: int = 0, separator: int = 1) -> I64:

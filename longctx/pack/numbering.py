@@ -14,11 +14,14 @@ from longctx.pack.similarity import window_borders
 from longctx.pack.windows import shuffle_key, window_id
 
 
-def window_numbers(placement: Placement, doc_ids: pa.ChunkedArray, seed: int | None) -> I64:
+def window_numbers(
+    placement: Placement, doc_ids: pa.ChunkedArray, seed: int | None, origin: I64 | None = None
+) -> I64:
     """Output number of the window of each row of a placement, int64[rows].
 
-    With a seed by (`shuffle_key`, window_id), without one in the order of packing. `doc_ids` are in
-    the placement's numbering.
+    With a seed by (`shuffle_key`, window_id), without one in the order of packing. `doc_ids` and
+    `origin` int64[n] (where a span begins in its document, None: 0) are in the placement's
+    numbering.
     """
     borders = window_borders(placement.window)
     windows = len(borders) - 1
@@ -27,7 +30,8 @@ def window_numbers(placement: Placement, doc_ids: pa.ChunkedArray, seed: int | N
     else:
         names = doc_ids.take(pa.array(placement.document)).to_pylist()
         sizes = (placement.end - placement.start).tolist()
-        rows = list(zip(names, placement.start.tolist(), sizes, strict=True))
+        start = placement.start if origin is None else placement.start + origin[placement.document]
+        rows = list(zip(names, start.tolist(), sizes, strict=True))
         ids = [window_id(rows[first:stop]) for first, stop in pairwise(borders.tolist())]
         order = np.lexsort((np.asarray(ids, dtype=str), shuffle_key(ids, seed)))
         number = np.empty(windows, dtype=np.int64)

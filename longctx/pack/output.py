@@ -30,6 +30,7 @@ from longctx.schema import SCHEMA_VERSION
 MARKER = "_longctx.json"
 MANIFEST = "manifest.json"
 _OURS = re.compile(r"part-\d{5,}\.parquet|manifest\.json")
+_LENGTH = re.compile(r"(length-\d+)/(.+)")
 
 
 def claim(setting: Setting) -> None:
@@ -59,8 +60,17 @@ def claim(setting: Setting) -> None:
 
 
 def withdraw(setting: Setting) -> None:
-    """Remove the manifest before the files that it lists may change."""
-    paths.remove(paths.join(setting.output, MANIFEST))
+    """Remove the manifests before the files that they list may change."""
+    for name in [*paths.list_files(setting.output, recursive=True), MANIFEST]:
+        folder, below = _split(name)
+        if below == MANIFEST:
+            paths.remove(paths.join(setting.output, folder, below))
+
+
+def _split(name: str) -> tuple[str, str]:
+    """The folder of a window length ("" where there is one length) and the name below it."""
+    found = _LENGTH.fullmatch(name)
+    return (found[1], found[2]) if found else ("", name)
 
 
 @dataclass(frozen=True)
@@ -122,6 +132,7 @@ def _documents(rows: pa.Table) -> tuple[Placement, FramedDocuments]:
         tour_id=text["tour_id"],
         base=start,
         length=rows.column("length").to_numpy(),
+        origin=rows.column("origin").to_numpy(),
     )
     return placement, documents
 
@@ -179,6 +190,46 @@ def publish(
     data = json.dumps(manifest, indent=1, sort_keys=True).encode()
     paths.write_atomic(paths.join(setting.output, MANIFEST), data)
     return figures
+
+
+def publish_lengths(
+    setting: Setting, figures: dict[str, dict[str, Any]], shares: dict[str, dict[str, Any]]
+) -> None:
+    """Write the `manifest.json` over the folders of several window lengths."""
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "longctx": __version__,
+        "recipe_fingerprint": setting.recipe_fingerprint,
+        "seed": setting.seed,
+        "tokenizer": setting.tokenizer,
+        "tokenizer_fingerprint": setting.tokenizer_fingerprint,
+        "lengths": [
+            {
+                "length": int(length),
+                "folder": f"length-{length}",
+                "windows": found.get("windows", 0),
+                "tokens": found.get("tokens", 0),
+                "share": shares[length]["share"],
+                "share_reached": shares[length]["share_reached"],
+            }
+            for length, found in figures.items()
+        ],
+    }
+    data = json.dumps(manifest, indent=1, sort_keys=True).encode()
+    paths.write_atomic(paths.join(setting.output, MANIFEST), data)
+
+
+def remove_other_lengths(setting: Setting, outputs: Iterable[str]) -> None:
+    """Remove what an earlier plan wrote for window lengths that this one does not have.
+
+    `outputs` are the folders that this plan wrote to.
+    """
+    kept = {o.removeprefix(setting.output).strip("/") for o in outputs}
+    for name in paths.list_files(setting.output, recursive=True):
+        folder, below = _split(name)
+        ours = _OURS.fullmatch(below) or formats.is_ours(below) or (folder and below == MARKER)
+        if folder not in kept and ours and name != MANIFEST:
+            paths.remove(paths.join(setting.output, folder, below))
 
 
 def _assert_complete(name: str, found: int, windows: int) -> None:

@@ -1,100 +1,153 @@
 """`pack` on the engine: plan on lengths, send token spans to their shard, write windows once.
 
-The plan is one process over lengths and addresses (about 60 bytes a document); it says which span
-of which document lies where and in which order the windows are written. Every part then cuts its
-spans, an exchange brings them to their shard, and the shard is assembled, audited and written in
-every format of the output.
+The plan is one process over lengths and addresses (`stages_plan`); it says which span of which
+document lies where and in which order the windows are written. Every part then cuts its spans
+(`stages_spans`), an exchange brings them to their shard, and the shard is assembled, audited and
+written in every format of the output. Windows of several lengths are one plan and one exchange for
+each length, and lie in folders of their own.
 """
 
+from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from longctx.engine import summary
 from longctx.engine.barrier import BarrierContext
-from longctx.engine.corpus import ROW, Part
+from longctx.engine.corpus import ROW
 from longctx.engine.op import DROP_REASON, Barrier, Setting
-from longctx.engine.rows import PART, addressed, as_binary, vectors
-from longctx.engine.steps import BUCKET, Stats, StepRef, read_table
+from longctx.engine.steps import StepRef
+from longctx.pack.stages_plan import make_plan, sentences
+from longctx.pack.stages_spans import SPANS, cut_spans, to_shard
 
-I64 = npt.NDArray[np.int64]
 _SHARD_TOKENS = 2**24
-_SPANS = pa.schema(
-    [
-        ("window", pa.int64()),
-        ("seq", pa.int32()),
-        ("doc_id", pa.string()),
-        ("source", pa.string()),
-        ("license", pa.string()),
-        ("tour_id", pa.string()),
-        ("start", pa.int64()),
-        ("end", pa.int64()),
-        ("length", pa.int64()),
-        ("tokens", pa.large_binary()),
-        ("vector", pa.large_binary()),
-    ]
-)
+_Tokens = Annotated[int, Field(ge=1, le=2**24)]
+_TokenId = Annotated[int, Field(ge=0)]
+# Fields that decide which documents are longer than a window.
+_FRAMES = {"op", "length", "lengths", "reserve", "bos", "eos", "prefix", "separator"}
+
+
+class WindowLength(BaseModel):
+    """Windows of one length: `length` in tokens, and the share of all tokens that go to them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    length: _Tokens
+    share: float = Field(gt=0, le=1)
 
 
 class Pack(Barrier):
     """Packs the tours into windows of at most `length` tokens and writes them.
 
     `window` fills each window from the next `look_ahead` pieces and cuts only documents longer than
-    a window; `concat` lays documents end to end and cuts anywhere. Windows are shuffled after
-    packing (`shuffle_windows`), documents never. `reserve` leaves that many tokens of every window
-    free: with 1, Megatron's files end each window with EOD, so that no loss crosses windows.
+    a window; `best_fit` wastes least room and drops the order; `concat` lays documents end to end
+    and cuts anywhere. `rule` says which fitting piece a window takes: the `first`, the `largest`,
+    the most `similar`, or similarity `weighed` with size. `auto` (both) plans with several and
+    keeps the plan with most fill times coherence, by lengths alone where documents have no
+    vectors. `split_at: sentence` cuts documents longer than a window between sentences where one
+    ends in the last tenth of the piece.
+
+    `lengths` (in place of `length`) makes windows of several lengths, each with its share of the
+    tokens, in folders `length-N`. `separator` (default: the tokenizer's EOS) ends every document,
+    `prefix` begins it; both are token ids. Windows are shuffled after packing (`shuffle_windows`),
+    documents never. `reserve` leaves that many tokens of every window free: with 1, Megatron's
+    files end each window with EOD, so that no loss crosses windows.
     """
 
     op: Literal["pack"]
-    length: int = Field(8192, ge=1, le=2**24)
+    length: _Tokens = 8192
+    lengths: list[WindowLength] | None = Field(None, min_length=1)
     reserve: int = Field(0, ge=0)
-    strategy: Literal["window", "concat"] = "window"
-    look_ahead: int = Field(64, ge=1)
-    rule: Literal["first", "largest"] = "first"
+    strategy: Literal["window", "concat", "best_fit"] = "window"
+    look_ahead: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    rule: Literal["auto", "first", "largest", "similar", "weighed"] = "auto"
     fill_policy: Literal["none", "split", "crop"] = "none"
     long_documents: Literal["split", "truncate", "drop"] = "split"
+    split_at: Literal["token", "sentence"] = "token"
     min_tail: int = Field(1, ge=1)
     cross_tours: bool = True
     drop_last: bool = False
     bos: bool = False
     eos: bool = True
+    prefix: list[_TokenId] = Field([])
+    separator: list[_TokenId] | None = None
     inner_order: Literal["tour", "reverse", "shuffle"] = "tour"
     shuffle_windows: bool = True
     shard_tokens: int = Field(_SHARD_TOKENS, ge=1)
 
     summary: ClassVar[str] = "pack tours into windows and write them"
-    source: ClassVar[str] = "concat: ICP 2310.10638 and others; window: longctx"
-    cost: ClassVar[str] = "tokens move once; plan about 60 bytes a document in one process"
+    source: ClassVar[str] = (
+        "concat: ICP 2310.10638 and others; best_fit: 2404.10830; window: longctx"
+    )
+    cost: ClassVar[str] = (
+        "tokens move once; plan about 60 bytes a document in one process, and their vectors "
+        "(float32) where a rule compares documents"
+    )
+    code_version: ClassVar[int] = 2
     rate_mb_s: ClassVar[float] = 20.0
     exchange_bytes_per_row: ClassVar[int] = 9000
     reads: ClassVar[tuple[str, ...]] = ("tour_id", "rank")
 
     @model_validator(mode="after")
-    def _has_room(self) -> "Pack":
-        if self.reserve >= self.length:
-            raise ValueError(f"`reserve` {self.reserve} leaves no room in {self.length} tokens")
+    def _is_possible(self) -> "Pack":
+        if self.reserve >= min(self.windows):
+            raise ValueError(
+                f"`reserve` {self.reserve} leaves no room in {min(self.windows)} tokens"
+            )
+        if self.lengths is not None:
+            self._check_lengths()
+        if self.split_at == "sentence" and self.strategy == "concat":
+            raise ValueError("`strategy: concat` cuts anywhere: leave `split_at: token`")
+        if self.bos and self.prefix:
+            raise ValueError("`bos` and `prefix` both say what begins a document: give one")
+        if not self.eos and self.separator:
+            raise ValueError("`eos: false` and `separator` contradict each other: give one")
         return self
 
+    def _check_lengths(self) -> None:
+        assert self.lengths is not None
+        if "length" in self.model_fields_set:
+            raise ValueError("give `length` or `lengths`, not both")
+        if len(set(self.windows)) < len(self.windows):
+            raise ValueError("each of `lengths` is named once")
+        total = sum(w.share for w in self.lengths)
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the shares of `lengths` sum to {total:g}, not 1")
+
     @property
-    def room(self) -> int:
-        """Tokens that a window may hold."""
-        return self.length - self.reserve
+    def windows(self) -> list[int]:
+        """Window lengths in tokens, as the recipe lists them."""
+        return [self.length] if self.lengths is None else [w.length for w in self.lengths]
 
     def context_length(self) -> int:
-        return self.room
+        return max(self.windows) - self.reserve
+
+    def compares(self) -> bool:
+        """Whether the plan looks at the documents' vectors, if they have any."""
+        chooses = self.rule == "auto" or self.look_ahead == "auto"
+        return self.strategy == "window" and (chooses or self.rule in ("similar", "weighed"))
+
+    def reads_columns(self) -> tuple[str, ...]:
+        needs = self.strategy == "window" and self.rule in ("similar", "weighed")
+        return (*self.reads, "embedding") if needs else self.reads
+
+    def folder(self, output: str, length: int) -> str:
+        """Where windows of a length are written."""
+        from longctx.io import paths
+
+        return output if self.lengths is None else paths.join(output, f"length-{length}")
 
     def check(self, setting: Setting) -> None:
         from longctx.pack.output import claim
 
-        _framing(self, setting)
+        framing(self, setting)
         claim(setting)
+        for length in self.windows:
+            claim(replace(setting, output=self.folder(setting.output, length)))
 
     def run(self, context: BarrierContext) -> None:
-        from longctx.pack.output import Fill, publish, withdraw
+        from longctx.pack.output import withdraw
 
         if not context.dry:
             withdraw(context.setting)
@@ -108,33 +161,74 @@ class Pack(Barrier):
                 columns=["text"],
                 ignore=set(Pack.model_fields) - {"op"},
             )
-        columns = ["doc_id", "tour_id", "rank", "n_tokens", "source", "license"]
-        plan = context.single("plan", partial(_plan, self, context.parts()), columns=columns)
-        stats = context.step_stats["plan"]
-        with_vectors = ["embedding"] if context.corpus.has("embedding") else []
+        plan = self._plan(context)
+        optional = [c for c in ("embedding",) if context.corpus.has(c)]
         spans = context.per_part(
             "spans",
-            partial(_spans, self, plan),
-            ["doc_id", "source", "license", "tour_id", "tokens", *with_vectors],
+            partial(cut_spans, framing(self, context.setting), plan),
+            ["doc_id", "source", "license", "tokens", *optional],
             inputs=[plan],
         )
-        context.exchange(
-            "windows",
-            [(spans, partial(_to_shard, stats["windows_per_shard"]))],
-            _unused,
-            _SPANS,
-            buckets=max(1, stats["shards"]),
-            work=Fill(context.setting, self.length, context.setting.output),
-            depends=[sorted({*context.setting.formats}), context.setting.output],
-        )
+        self._write(context, spans)
+
+    def _plan(self, context: BarrierContext) -> StepRef:
+        """The step `plan`, after the ends of sentences in documents that it may cut."""
+        frame = framing(self, context.setting)
+        cuts = []
+        if self.split_at == "sentence":
+            shortest = min(self.windows) - self.reserve - sum(map(len, frame))
+            ends = partial(sentences, shortest)
+            cuts.append(
+                context.per_part(
+                    "sentences", ends, ["text", "tokens"], ignore=set(Pack.model_fields) - _FRAMES
+                )
+            )
+        wanted = ["spans"] + ["embedding"] * self.compares()
+        columns = ["doc_id", "tour_id", "rank", "n_tokens", "source", "license"]
+        columns += [c for c in wanted if context.corpus.has(c)]
+        rule = partial(make_plan, self, frame, context.parts(), columns, cuts)
+        return context.single("plan", rule, cuts, columns=columns)
+
+    def _write(self, context: BarrierContext, spans: StepRef) -> None:
+        """The windows of every length, then what vouches for them."""
+        from longctx.pack import audit, output
+
+        stats, setting = context.step_stats["plan"], context.setting
+        written = {}
+        for length in self.windows:
+            target = stats["targets"][str(length)]
+            step = "windows" if self.lengths is None else f"windows-{length}"
+            own = replace(setting, output=self.folder(setting.output, length))
+            context.exchange(
+                step,
+                [(spans, partial(to_shard, length, target["windows_per_shard"]))],
+                _unused,
+                SPANS,
+                buckets=max(1, target["shards"]),
+                work=output.Fill(own, length, own.output),
+                depends=[sorted({*setting.formats}), own.output],
+            )
+            written[length] = own, context.step_commits[step]
         if context.dry:
             return
-        commits = context.step_commits["windows"]
-        audit = publish(context.setting, self.length, commits, stats)
-        context.step_stats["audit"] = audit
+        figures = {}
+        for length, (own, commits) in written.items():
+            figures[str(length)] = output.publish(
+                own, length, commits, stats["targets"][str(length)]
+            )
+        found = figures[str(self.length)] if self.lengths is None else {}
+        if self.lengths is not None:
+            shards = (c.stats["stats"] for _, commits in written.values() for c in commits)
+            sums = audit.merge([output.plan_sums(stats), *shards])
+            audit.assert_conserved(sums)
+            found = {**audit.finish(sums), "by_length": figures}
+            shares = {n: stats["targets"][n] for n in figures}
+            output.publish_lengths(setting, figures, shares)
+        output.remove_other_lengths(setting, [own.output for own, _ in written.values()])
+        context.step_stats["audit"] = found
         context.outcome = {
             "rows_in": context.rows,
-            "rows_out": stats["documents"],
+            "rows_out": stats["placed_documents"],
             "dropped": {k: n for k, n in stats["left"].items() if n},
             "quarantined": 0,
             "quarantine": {},
@@ -143,8 +237,8 @@ class Pack(Barrier):
         }
 
 
-def _framing(op: Pack, setting: Setting) -> tuple[list[int], list[int]]:
-    """Ids before and after every document."""
+def framing(op: Pack, setting: Setting) -> tuple[list[int], list[int]]:
+    """Ids before and after every document. Raises RunError where the tokenizer lacks them."""
     from longctx.errors import RunError
     from longctx.text.tokenize import load_tokenizer
 
@@ -155,7 +249,17 @@ def _framing(op: Pack, setting: Setting) -> tuple[list[int], list[int]]:
             where=setting.stage,
             remedy="set `bos: false` in the pack stage",
         )
-    prefix = [tokenizer.bos_id] if op.bos and tokenizer.bos_id is not None else []
+    for name, ids in (("prefix", op.prefix), ("separator", op.separator or [])):
+        if ids and max(ids) >= tokenizer.vocab_size:
+            raise RunError(
+                f"`{name}` holds the id {max(ids)}, but the tokenizer {tokenizer.name} has "
+                f"{tokenizer.vocab_size} tokens",
+                where=setting.stage,
+                remedy=f"give ids below {tokenizer.vocab_size}",
+            )
+    prefix = [tokenizer.bos_id] if op.bos and tokenizer.bos_id is not None else list(op.prefix)
+    if op.separator is not None:
+        return prefix, list(op.separator)
     return prefix, [tokenizer.eos_id] if op.eos else []
 
 
@@ -165,163 +269,6 @@ def _tokenise(base: pa.Table, brought: pa.Table, setting: Setting) -> pa.Table:
 
     table = token_columns(load_tokenizer(setting.tokenizer), base.column("text").to_pylist())
     return table.append_column(DROP_REASON, pa.nulls(table.num_rows, pa.string()))
-
-
-def _plan(op: Pack, parts: list[Part], setting: Setting) -> dict[str, Any]:
-    """Placements of all spans, one file for each part, and the counters of the plan."""
-    from longctx.ids import U64
-    from longctx.pack import audit
-    from longctx.pack.frame import framed_lengths
-    from longctx.pack.inner import inner_order
-    from longctx.pack.numbering import window_numbers
-    from longctx.pack.plan import plan_windows
-
-    columns = ["doc_id", "tour_id", "rank", "n_tokens", "source", "license"]
-    tables = []
-    for part in parts:
-        table = part.table(columns)
-        found = addressed(part, table)
-        for name in columns[1:]:
-            found = found.append_column(name, table.column(name))
-        tables.append(found)
-    rows = pa.concat_tables(tables).sort_by(
-        [("tour_id", "ascending"), ("rank", "ascending"), ("doc_key", "ascending")]
-    )
-    rows = rows.combine_chunks()
-    del tables
-    prefix, separator = _framing(op, setting)
-    text = rows.column("n_tokens").fill_null(0).to_numpy()
-    lengths = framed_lengths(text, len(prefix), len(separator))
-    tour = _numbers(rows.column("tour_id"))
-    plan = plan_windows(op.strategy, lengths, tour, op.room, **_options(op, len(separator)))
-    keys: U64 = rows.column("doc_key").to_numpy()
-    placement = inner_order(plan.placement, op.inner_order, keys, setting.seed)
-    number = window_numbers(
-        placement, rows.column("doc_id"), setting.seed if op.shuffle_windows else None
-    )
-    windows = int(number.max()) + 1 if len(number) else 0
-    per_shard = max(1, op.shard_tokens // op.length)
-    first = np.concatenate([[True], np.diff(placement.window) != 0])[: len(placement.window)]
-    starts = np.flatnonzero(first)
-    seq = np.arange(len(first)) - np.repeat(starts, np.diff([*starts, len(first)]))
-    document = placement.document
-    placed = pa.table(
-        {
-            PART: rows.column(PART).take(pa.array(document)),
-            ROW: rows.column(ROW).take(pa.array(document)),
-            "window": number,
-            "seq": pa.array(seq, pa.int32()),
-            "start": placement.start,
-            "end": placement.end,
-            "length": lengths[document],
-        }
-    ).sort_by([(PART, "ascending"), (ROW, "ascending"), ("start", "ascending")])
-    stats = {
-        **plan.counts,
-        **audit.placement_partial(placement, lengths, op.room),
-        **_account(rows, lengths, document),
-        "shards": -(-windows // per_shard),
-        "windows_per_shard": per_shard,
-    }
-    audit.assert_conserved(plan.counts)
-    return _by_part(placed, len(parts), stats)
-
-
-def _options(op: Pack, separator: int) -> dict[str, Any]:
-    shared = {"cross_tours": op.cross_tours, "long_documents": op.long_documents}
-    if op.strategy == "concat":
-        return {**shared, "drop_last": op.drop_last}
-    window = {n: getattr(op, n) for n in ("look_ahead", "rule", "fill_policy", "min_tail")}
-    return {**shared, **window, "separator": separator}
-
-
-def _numbers(tours: pa.ChunkedArray) -> npt.NDArray[np.int32]:
-    """Consecutive numbers of runs of equal tour ids (rows are sorted by them)."""
-    codes = tours.combine_chunks().dictionary_encode()
-    codes = codes.combine_chunks() if isinstance(codes, pa.ChunkedArray) else codes
-    return codes.indices.to_numpy().astype(np.int32)
-
-
-def _account(rows: pa.Table, lengths: I64, document: I64) -> dict[str, Any]:
-    """Which documents are in windows and which are not, for conservation and the report."""
-    inside = np.zeros(rows.num_rows, dtype=bool)
-    inside[document] = True
-    reasons = np.where(lengths == 0, "no_tokens", "not_placed").astype(object)
-    reasons[inside] = None
-    counted = rows.select(["source", "license", "n_tokens"])
-    found = summary.summarise(counted, pa.chunked_array([pa.array(reasons.tolist(), pa.string())]))
-    kept = {k: found[k] for k in ("by_source", "by_license", "lengths")}
-    return {**kept, "doc_tokens": found["tokens"], "left": found["dropped"]}
-
-
-def _by_part(placed: pa.Table, parts: int, stats: dict[str, Any]) -> dict[str, Any]:
-    """Placements as one small file for each part, so that a part reads only its own."""
-    number = placed.column(PART).to_numpy()
-    borders = np.searchsorted(number, np.arange(parts + 1))
-    files: dict[str, Any] = {
-        f"{i:06d}.parquet": placed.slice(borders[i], borders[i + 1] - borders[i])
-        for i in range(parts)
-    }
-    files["000000.parquet"] = Stats.attach(files["000000.parquet"], stats)
-    return files
-
-
-def _spans(op: Pack, plan: StepRef, part: Part, setting: Setting) -> pa.Table:
-    """Token spans of a part's documents, each with the window it goes to."""
-    ref = next(f for f in plan.files if f.name.endswith(f"/{part.index:06d}.parquet"))
-    placed = read_table(plan.run_dir, ref)
-    prefix, separator = (np.array(ids, dtype=np.int32) for ids in _framing(op, setting))
-    embedded = ["embedding"] if "embedding" in part.columns() else []
-    columns = ["doc_id", "source", "license", "tour_id", "tokens", *embedded]
-    rows = placed.column(ROW).to_numpy()
-    found = []
-    for table in part.groups(columns):
-        here = table.column(ROW).to_numpy()
-        if not len(here):
-            continue
-        low, high = np.searchsorted(rows, [here[0], here[-1] + 1])
-        own = placed.slice(low, high - low)
-        at = np.searchsorted(here, own.column(ROW).to_numpy())
-        tokens = _cut(table, own, at, prefix, separator)
-        taken = table.select(["doc_id", "source", "license", "tour_id"]).take(pa.array(at))
-        vector = (
-            as_binary(vectors(table.column("embedding"))[at]).cast(pa.large_binary())
-            if embedded
-            else pa.nulls(len(at), pa.large_binary())
-        )
-        span = {n: own.column(n) for n in ("window", "seq", "start", "end", "length")}
-        more = {n: taken.column(n) for n in taken.column_names}
-        rows_here = pa.table({**span, **more, "tokens": tokens, "vector": vector})
-        found.append(rows_here.select(_SPANS.names).cast(_SPANS))
-    return pa.concat_tables(found) if found else _SPANS.empty_table()
-
-
-def _cut(
-    table: pa.Table,
-    own: pa.Table,
-    at: I64,
-    prefix: npt.NDArray[np.int32],
-    separator: npt.NDArray[np.int32],
-) -> pa.Array:
-    """Bytes of the int32 ids of each span, and of the one after it where the document goes on."""
-    from longctx.pack.windows import list_values
-
-    values, offsets = list_values(table.column("tokens"))
-    starts, ends = own.column("start").to_numpy(), own.column("end").to_numpy()
-    lengths = own.column("length").to_numpy()
-    cut: list[bytes] = []
-    framed, last = np.zeros(0, dtype=np.int32), -1
-    for i, place in enumerate(at):
-        if place != last:
-            text = values[offsets[place] : offsets[place + 1]]
-            framed, last = np.concatenate([prefix, text, separator]).astype(np.int32), place
-        cut.append(framed[starts[i] : min(ends[i] + 1, lengths[i])].tobytes())
-    return pa.array(cut, pa.large_binary())
-
-
-def _to_shard(per_shard: int, table: pa.Table, setting: Setting) -> pa.Table:
-    shard = table.column("window").to_numpy() // per_shard
-    return table.append_column(BUCKET, pa.array(shard, pa.int32()))
 
 
 def _unused(table: pa.Table, setting: Setting) -> pa.Table:

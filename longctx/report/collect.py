@@ -23,6 +23,7 @@ from longctx.report.data import (
     ClusterMember,
     DuplicateCluster,
     Histogram,
+    LengthRow,
     Mix,
     Neighbours,
     ReportData,
@@ -156,13 +157,12 @@ def _windows(run: Run, stages: Iterable[Stage]) -> WindowAudit | None:
     audit = pack["steps"].get("audit") if pack else None
     if not pack or not audit or not audit.get("windows"):
         return None
-    length, strategy = pack["settings"]["length"], pack["settings"]["strategy"]
     counts = audit["fill_histogram"]
     docs = audit["docs_histogram"]
     dropped = {k.removeprefix("dropped_"): n for k, n in audit.items() if k.startswith("dropped_")}
     return WindowAudit(
-        length=length,
-        strategy=strategy,
+        length=max(int(n) for n in _targets(pack)),
+        strategy=_strategy(pack),
         windows=audit["windows"],
         windows_lower_bound=audit["windows_lower_bound"],
         tokens=audit["tokens"],
@@ -182,7 +182,38 @@ def _windows(run: Run, stages: Iterable[Stage]) -> WindowAudit | None:
             for k, v in audit.items()
             if k.startswith("span_ge_")
         },
+        lengths=_length_rows(pack, audit.get("by_length", {})),
     )
+
+
+def _targets(pack: Stage) -> dict[str, Any]:
+    """What the plan did for every window length, by the length."""
+    found: dict[str, Any] = pack["steps"]["plan"]["targets"]
+    return found
+
+
+def _strategy(pack: Stage) -> str:
+    """The strategy in words, with the rule and the look-ahead that were taken where it has them."""
+    name = str(pack["settings"]["strategy"])
+    taken = (t.get("choice") for t in _targets(pack).values())
+    named = dict.fromkeys(f"{c['rule']}, look-ahead {c['look_ahead']:,}" for c in taken if c)
+    return f"{name} ({'; '.join(named)})" if named else name
+
+
+def _length_rows(pack: Stage, by_length: dict[str, Any]) -> list[LengthRow]:
+    return [
+        LengthRow(
+            int(length),
+            figures.get("windows", 0),
+            figures.get("tokens", 0),
+            figures.get("fill") or 0.0,
+            figures.get("split_docs") or 0.0,
+            figures.get("context_coherence"),
+            _targets(pack)[length]["share"],
+            _targets(pack)[length]["share_reached"],
+        )
+        for length, figures in by_length.items()
+    ]
 
 
 def _docs_histogram(pairs: list[list[int]]) -> Histogram:

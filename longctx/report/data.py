@@ -70,8 +70,25 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
+class LengthRow:
+    """Windows of one of several lengths; `share` of all tokens as asked for and as reached."""
+
+    length: int
+    windows: int
+    tokens: int
+    fill: float
+    split_docs: float
+    coherence: float | None
+    share: float
+    share_reached: float
+
+
+@dataclass(frozen=True)
 class WindowAudit:
-    """Windows as written (packing audit); shares are in 0..1."""
+    """Windows as written (packing audit); shares are in 0..1.
+
+    `length` is the longest where windows have several, which `lengths` then lists.
+    """
 
     length: int
     strategy: str
@@ -90,6 +107,7 @@ class WindowAudit:
     adjacent: float | None
     tokens_dropped: dict[str, int]
     span_ge: dict[str, float]
+    lengths: list[LengthRow] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,8 @@ def windows(data: ReportData) -> Section | None:
         body = [paragraph("No windows were written.")]
     else:
         body = [tiles(_tiles(audit)), tag("div", *charts, class_="pair"), _shares(audit)]
+    if audit.lengths:
+        body.insert(1, _lengths(audit))
     if audit.tokens_dropped:
         cells = [[text(name), text(count(n))] for name, n in audit.tokens_dropped.items()]
         body.append(table("Tokens dropped in packing", ["Reason", "Tokens"], cells))
@@ -103,6 +105,21 @@ def _tiles(audit: WindowAudit) -> list[tuple[str, str, str]]:
     if audit.adjacent is not None:
         entries.append(("Adjacent", decimal(audit.adjacent), "mean cosine of neighbours inside"))
     return entries
+
+
+def _lengths(audit: WindowAudit) -> Markup:
+    header = ["Length", "Windows", "Tokens", "Asked for", "Reached", "Fill", "Split", "Coherence"]
+    cells = [
+        [
+            text(count(row.length)),
+            text(count(row.windows)),
+            text(count(row.tokens)),
+            *(text(percent(s)) for s in (row.share, row.share_reached, row.fill, row.split_docs)),
+            text("" if row.coherence is None else decimal(row.coherence)),
+        ]
+        for row in audit.lengths
+    ]
+    return table("Windows by length", header, cells)
 
 
 def _fill(audit: WindowAudit) -> Markup:

@@ -1,0 +1,92 @@
+"""The spans of `pack` on the engine: tokens cut per part, each on its way to its window."""
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from longctx.engine.corpus import ROW, Part
+from longctx.engine.op import Setting
+from longctx.engine.rows import as_binary, vectors
+from longctx.engine.steps import BUCKET, StepRef, read_table
+
+I64 = npt.NDArray[np.int64]
+_PLACED = ["target", "window", "seq", "tour_id", "origin", "start", "end", "length"]
+SPANS = pa.schema(
+    [
+        ("target", pa.int32()),
+        ("window", pa.int64()),
+        ("seq", pa.int32()),
+        ("doc_id", pa.string()),
+        ("source", pa.string()),
+        ("license", pa.string()),
+        ("tour_id", pa.string()),
+        ("origin", pa.int64()),
+        ("start", pa.int64()),
+        ("end", pa.int64()),
+        ("length", pa.int64()),
+        ("tokens", pa.large_binary()),
+        ("vector", pa.large_binary()),
+    ]
+)
+
+
+def cut_spans(
+    frame: tuple[list[int], list[int]], plan: StepRef, part: Part, setting: Setting
+) -> pa.Table:
+    """Token spans of a part's documents, each with the window it goes to; `frame` in ids."""
+    ref = next(f for f in plan.files if f.name.endswith(f"/{part.index:06d}.parquet"))
+    placed = read_table(plan.run_dir, ref)
+    embedded = ["embedding"] if "embedding" in part.columns() else []
+    rows = placed.column(ROW).to_numpy()
+    found = [SPANS.empty_table()]
+    for table in part.groups(["doc_id", "source", "license", "tokens", *embedded]):
+        here = table.column(ROW).to_numpy()
+        if not len(here):
+            continue
+        low, high = np.searchsorted(rows, [here[0], here[-1] + 1])
+        own = placed.slice(low, high - low)
+        at = np.searchsorted(here, own.column(ROW).to_numpy())
+        taken = table.select(["doc_id", "source", "license"]).take(pa.array(at))
+        vector = (
+            as_binary(vectors(table.column("embedding"))[at]).cast(pa.large_binary())
+            if embedded
+            else pa.nulls(len(at), pa.large_binary())
+        )
+        columns = {n: own.column(n) for n in _PLACED} | {
+            n: taken.column(n) for n in taken.column_names
+        }
+        columns |= {"tokens": _cut(table, own, at, *frame), "vector": vector}
+        found.append(pa.table(columns).select(SPANS.names).cast(SPANS))
+    return pa.concat_tables(found)
+
+
+def _cut(
+    table: pa.Table, own: pa.Table, at: I64, prefix: list[int], separator: list[int]
+) -> pa.Array:
+    """Bytes of the int32 ids of each span, and of the one after it where the document goes on."""
+    from longctx.pack.windows import list_values
+
+    before, after = (np.array(ids, dtype=np.int32) for ids in (prefix, separator))
+    values, offsets = list_values(table.column("tokens"))
+    starts, ends, lengths, origins = (
+        own.column(name).to_numpy() for name in ("start", "end", "length", "origin")
+    )
+    sizes = lengths - len(prefix) - len(separator)
+    cut: list[bytes] = []
+    framed, last = np.zeros(0, dtype=np.int32), (-1, 0, 0)
+    for i, place in enumerate(at):
+        row = (int(place), int(origins[i]), int(sizes[i]))
+        if row != last:
+            first = offsets[place] + origins[i]
+            text = values[first : first + sizes[i]]
+            framed, last = np.concatenate([before, text, after]).astype(np.int32), row
+        cut.append(framed[starts[i] : min(ends[i] + 1, lengths[i])].tobytes())
+    return pa.array(cut, pa.large_binary())
+
+
+def to_shard(target: int, per_shard: int, table: pa.Table, setting: Setting) -> pa.Table:
+    """The spans of one window length, each with its shard as the bucket."""
+    table = table.filter(pc.equal(table.column("target"), target))
+    shard = table.column("window").to_numpy() // per_shard
+    return table.append_column(BUCKET, pa.array(shard, pa.int32()))
