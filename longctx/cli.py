@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from longctx import __version__
+from longctx.arguments import positive, show
+from longctx.cli_windows import compare, compare_arguments, inspect, inspect_arguments
 from longctx.errors import LongctxError, RecipeError
 from longctx.registry import did_you_mean
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from longctx.recipe import Recipe
 
 _EPILOG = """examples:
@@ -27,6 +27,7 @@ _EPILOG = """examples:
   longctx plan recipe.yaml              what a run would read, do and skip
   longctx run recipe.yaml --set stages.2.threshold=0.8
   longctx inspect runs/demo             the windows; --window ID reads one
+  longctx compare runs/a runs/b         which holds more related context
 
 exit codes: 0 done, 1 the run failed, 2 the recipe or the arguments are wrong
 """
@@ -101,22 +102,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _show(view: "RenderableType") -> None:
-    """Print a rich view; a closed pipe raises BrokenPipeError, as plain printing does."""
-    from rich.console import Console
-
-    console = Console()
-    with console.capture() as captured:
-        console.print(view)
-    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got '{text}'")
-    return int(text)
-
-
 def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="recipe file (YAML)")
     parser.add_argument(
@@ -134,7 +119,7 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     _recipe_arguments(parser)
     parser.add_argument(
         "--cpus",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="CPUs of the local Ray (default: all; RAY_ADDRESS joins a cluster instead)",
     )
@@ -150,7 +135,7 @@ def _run(arguments: argparse.Namespace) -> int:
     recipe = _load(arguments)
     _refuse_lost_places(recipe)
     record = run(recipe, reporter=reporter(arguments.quiet), num_cpus=arguments.cpus)
-    _show(closing_table(collect(record.run_dir)))
+    show(closing_table(collect(record.run_dir)))
     return 0
 
 
@@ -178,7 +163,7 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
     _recipe_arguments(parser)
     parser.add_argument(
         "--cores",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="cores to estimate the time for (default: those of this machine)",
     )
@@ -189,7 +174,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     from longctx.report.plan import plan_view
 
     cores = arguments.cores or os.cpu_count() or 1
-    _show(plan_view(plan(_load(arguments)), cores))
+    show(plan_view(plan(_load(arguments)), cores))
     return 0
 
 
@@ -212,51 +197,7 @@ def _ops_arguments(parser: argparse.ArgumentParser) -> None:
 def _ops(arguments: argparse.Namespace) -> int:
     from longctx.report.ops import op_view, ops_view
 
-    _show(op_view(arguments.name) if arguments.name else ops_view())
-    return 0
-
-
-def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "windows", help="folder of windows (the output of a run), one file, or a run folder"
-    )
-    parser.add_argument(
-        "--window", metavar="ID", help="window to read; a unique beginning is enough"
-    )
-    parser.add_argument(
-        "--seam",
-        type=_positive,
-        metavar="N",
-        help="with --window: the whole text on both sides of seam N (counted from 1)",
-    )
-    parser.add_argument(
-        "--chars",
-        type=_positive,
-        metavar="N",
-        help="characters shown on each side of a seam (default 160; with --seam all)",
-    )
-    parser.add_argument(
-        "--limit", type=_positive, metavar="N", default=20, help="windows listed (default 20)"
-    )
-    parser.add_argument(
-        "--tokenizer",
-        metavar="PATH",
-        help="tokenizer of the windows (default: the one in manifest.json)",
-    )
-
-
-def _inspect(arguments: argparse.Namespace) -> int:
-    from longctx.report.inspect import inspect_view
-
-    view = inspect_view(
-        arguments.windows,
-        window=arguments.window,
-        seam=arguments.seam,
-        chars=arguments.chars,
-        limit=arguments.limit,
-        tokenizer=arguments.tokenizer,
-    )
-    _show(view)
+    show(op_view(arguments.name) if arguments.name else ops_view())
     return 0
 
 
@@ -338,7 +279,8 @@ COMMANDS: dict[str, Command] = {
     "plan": ("show what a run would read, do, cost and skip", _plan, _plan_arguments),
     "validate": ("check a recipe without touching its data", _validate, _recipe_arguments),
     "ops": ("list the ops, or show one with its fields", _ops, _ops_arguments),
-    "inspect": ("list packed windows, or read one at its seams", _inspect, _inspect_arguments),
+    "inspect": ("list packed windows, or read one at its seams", inspect, inspect_arguments),
+    "compare": ("measure packed windows of several runs and compare", compare, compare_arguments),
     "report": ("write report.html of a run folder again", _report, _report_arguments),
     "sample-corpus": ("build a corpus of real text from this machine", _sample, _sample_arguments),
     "schema": ("print the JSON Schema of recipes, for editors", _schema, _schema_arguments),

@@ -4,11 +4,12 @@ The page loads nothing and runs nothing: the style is inlined, the figures are i
 content security policy forbids everything else. It works from a file, in a mail and on paper.
 """
 
+from collections.abc import Sequence
 from importlib.resources import files
 
 from longctx.report import rows, settings, summary, windows
 from longctx.report.data import ReportData
-from longctx.report.layout import section
+from longctx.report.layout import Section, section
 from longctx.report.markup import Markup, join, tag, text
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -31,22 +32,27 @@ _SECTIONS = (
 def render(data: ReportData) -> str:
     """The page as text, to be written as UTF-8. Sections without data are left out."""
     drawn = [part for make in _SECTIONS if (part := make(data)) is not None]
-    links = (tag("a", text(part.heading), href=f"#{part.anchor}") for part in drawn)
+    return document(f"{data.name}: run report", summary.heading(data), drawn)
+
+
+def document(title: str, heading: Markup, sections: Sequence[Section]) -> str:
+    """A self-contained page: heading, links to its sections, the sections."""
+    links = (tag("a", text(part.heading), href=f"#{part.anchor}") for part in sections)
     page = tag(
         "html",
-        _head(data),
+        _head(title),
         tag(
             "body",
-            summary.heading(data),
+            heading,
             tag("nav", *links, aria_label="Sections"),
-            tag("main", *(section(part) for part in drawn)),
+            tag("main", *(section(part) for part in sections)),
         ),
         lang="en-GB",
     )
     return f"<!DOCTYPE html>\n{page}\n"
 
 
-def _head(data: ReportData) -> Markup:
+def _head(title: str) -> Markup:
     # The style sheet is ours and is the only text that is not escaped.
     style = Markup(files("longctx.report").joinpath("style.css").read_text(encoding="utf-8"))
     return tag(
@@ -59,6 +65,6 @@ def _head(data: ReportData) -> Markup:
                 tag("meta", name="color-scheme", content="light dark"),
             ]
         ),
-        tag("title", text(f"{data.name}: run report")),
+        tag("title", text(title)),
         tag("style", style),
     )

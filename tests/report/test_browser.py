@@ -14,11 +14,21 @@ from typing import Any
 
 import pytest
 
+from longctx.report.compare_page import render as render_comparison
 from longctx.report.html import POLICY, render
 from longctx.report.markup import tag
+from tests.report.compared import awkward
+from tests.report.compared import example as compared
 from tests.report.example import empty, example, hostile
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+PAGES = {
+    "example": lambda: render(example()),
+    "empty": lambda: render(empty()),
+    "hostile": lambda: render(hostile()),
+    "comparison": lambda: render_comparison(compared()),
+    "awkward comparison": lambda: render_comparison(awkward()),
+}
 WIDTHS = (320, 390, 768, 1200)
 BACKGROUND = {"light": "rgb(251, 250, 248)", "dark": "rgb(19, 22, 25)"}
 CONTROL = "<p>control</p><script>window.top.control = 1</script>"
@@ -51,8 +61,8 @@ def wrapper() -> str:
     """All pages at all widths, without their policy, so that escaping alone has to hold."""
     policy = tag("meta", http_equiv="Content-Security-Policy", content=POLICY)
     frames = []
-    for name, data in (("example", example()), ("empty", empty()), ("hostile", hostile())):
-        page = render(data)
+    for name, make in PAGES.items():
+        page = make()
         assert policy in page
         frames += [frame(name, page.replace(policy, ""), width) for width in WIDTHS]
     frames.append(frame("control", CONTROL, 390))
@@ -100,7 +110,7 @@ def reports(measured: Any) -> list[dict[str, Any]]:
 
 
 def test_no_page_scrolls_sideways(measured: Any) -> None:
-    assert [one["client"] for one in reports(measured)] == [*WIDTHS] * 3
+    assert [one["client"] for one in reports(measured)] == [*WIDTHS] * len(PAGES)
     assert [one for one in reports(measured) if one["scroll"] > one["client"]] == []
 
 
@@ -116,4 +126,4 @@ def test_a_phone_gets_fewer_axis_labels(measured: Any) -> None:
 def test_nothing_planted_runs(measured: Any) -> None:
     assert measured["control"] == 1
     assert measured["planted"] == 0
-    assert [one["elements"] for one in reports(measured)] == [0] * 3 * len(WIDTHS)
+    assert [one["elements"] for one in reports(measured)] == [0] * len(PAGES) * len(WIDTHS)
