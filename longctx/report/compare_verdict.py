@@ -25,7 +25,7 @@ _LEFT_OUT = 0.2
 _FLOORS = 0.02
 _COPIES = 0.05
 _FEW_WINDOWS = 30
-_LABEL = 60
+_LABEL, _NAMED = 60, 4
 _PRICES = {
     FILL: "more empty room",
     CUT_SHORT: "more documents cut that would fit",
@@ -69,7 +69,8 @@ def _context(lines: Sequence[Line], whole: Column, size: int) -> str:
             f"{count(size)} tokens have a mean similarity of {_range(lines, whole)}."
         )
     else:
-        rest = [line for line in lines if line not in leaders]
+        known = [line for line in lines if whole.estimate(line).value is not None]
+        rest = [line for line in known if line not in leaders]
         behind = best(rest, whole) or rest
         keep = "keeps" if len(leaders) == 1 else "keep"
         said = (
@@ -158,6 +159,8 @@ def _range(lines: Sequence[Line], column: Column) -> str:
 
 def _names(lines: Sequence[Line]) -> str:
     names = [label(line) for line in lines]
+    if len(names) > _NAMED:
+        names = [*names[: _NAMED - 1], f"{len(names) - _NAMED + 1} more"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
@@ -167,14 +170,14 @@ def caveats(comparison: Comparison) -> list[str]:
 
 
 def _sampling(comparison: Comparison) -> Iterator[str]:
-    each = [
-        f"{count(line.likeness.windows)} of {count(line.counts.windows)} windows of {label(line)}"
-        for line in comparison.lines
-    ]
+    compared = max(line.likeness.windows for line in comparison.lines)
+    held = sorted({line.counts.windows for line in comparison.lines})
+    among = count(held[0]) if len(held) == 1 else f"{count(held[0])} to {count(held[-1])}"
     yield (
-        f"Similarity was measured in {'; '.join(each)}, chosen by a hash of what they hold, with "
-        f"the encoder {one_line(comparison.encoder, _LABEL)}. Differences within two standard "
-        "errors are not called a lead."
+        f"Similarity was measured in up to {count(compared)} windows of each run (of {among}), "
+        f"chosen by a hash of what they hold, with the encoder "
+        f"{one_line(comparison.encoder, _LABEL)}. Differences within two standard errors are not "
+        "called a lead."
     )
 
 

@@ -85,6 +85,13 @@ def test_several_leaders_are_all_named():
     assert "a and b are the best choices" in text
 
 
+def test_many_leaders_are_counted_and_unknown_runs_do_not_follow():
+    runs = [line(f"r{i}", related=0.6) for i in range(6)]
+    text = said(*runs, line("x", related=None), line("low", related=0.2))
+    assert "r0, r1, r2 and 3 more keep the most related documents together" in text
+    assert "low follows with 0.200" in text
+
+
 def test_one_run_is_held_against_chance():
     text = said(line("a"))
     assert "mean similarity of 0.400; in random places the same documents would have 0.100" in text
@@ -104,7 +111,7 @@ def told(*lines) -> str:
 
 def test_every_comparison_says_how_it_was_measured():
     text = told(line("a"), line("b"))
-    assert "500 of 1,000 windows of a; 500 of 1,000 windows of b" in text
+    assert "up to 500 windows of each run (of 1,000)" in text
     assert "two standard errors" in text
     assert "attend to each other" in text
     assert len(text.splitlines()) == 2
