@@ -6,7 +6,7 @@ DEMO := demo
 RECIPE := jobs/recipes/demo.yaml
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo lint test test-all bench bench-minhash bench-order clean
+.PHONY: help setup demo lint test test-readers test-all bench bench-minhash bench-order clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,7 +33,11 @@ lint: setup  ## ruff and mypy
 test: lint  ## lint, types and all tests
 	$(BIN)/pytest
 
-test-all: test  ## what `test` runs; slow suites join here when they no longer fit CI
+test-readers: setup  ## trainers' own packages read every format (installs them below build/)
+	$(BIN)/python -m tests.readers.environments
+	$(BIN)/pytest -m readers tests/readers
+
+test-all: test test-readers  ## everything
 
 bench: bench-minhash bench-order  ## all benchmarks
 
