@@ -151,6 +151,7 @@ def embed_anchors(
     sample: StepRef, model: str, wanted: int, rel_lo: float, setting: Setting
 ) -> dict[str, Any]:
     """The anchors in order of priority, with vectors; how alike they are says what chance gives."""
+    from longctx.cluster.similarity import pair_similarities
     from longctx.order.metrics import coherence
     from longctx.order.tours import histogram
 
@@ -160,7 +161,8 @@ def embed_anchors(
     usable = np.linalg.norm(matrix, axis=1) > _NO_VECTOR
     table = table.filter(pa.array(usable)).drop_columns(["priority", "text"])
     matrix = matrix[usable]
-    mean = coherence(matrix, np.arange(len(matrix)), len(matrix)) if len(matrix) > 1 else None
+    number = np.arange(len(matrix))
+    mean = coherence(matrix, number, len(matrix)) if len(matrix) > 1 else None
     warnings = {}
     if mean is not None and mean > rel_lo:
         warnings[
@@ -168,10 +170,12 @@ def embed_anchors(
             "lets unrelated sentences into examples: raise it, or use an encoder that tells these "
             "texts apart."
         ] = 1
+    pairs = pair_similarities(matrix, number[:-1], number[1:])
     stats = {
         "anchors": table.num_rows,
         "mean_similarity_random": mean,
-        "histogram_random": histogram(matrix, np.arange(len(matrix))),
+        "random_pairs_above_rel_lo": float(np.mean(pairs >= rel_lo)) if len(pairs) else None,
+        "histogram_random": histogram(matrix, number),
         "warnings": warnings,
     }
     table = table.append_column("vector", as_binary(matrix))

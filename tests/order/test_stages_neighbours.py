@@ -84,6 +84,8 @@ def test_examples_are_sentences_of_several_documents_and_no_copies(done: Finishe
     assert same > 0.9 * pairs
     assert stats["units_in_examples"] == pairs + len(found)
     assert stats["mean_similarity"] > steps["anchors"]["mean_similarity_random"] + 0.1
+    assert sum(stats["histogram"]) == pairs
+    assert stats["share_of_windows"] == pytest.approx(0.3, abs=0.02)
 
 
 @pytest.mark.ray
@@ -122,9 +124,13 @@ def test_a_corpus_without_related_sentences_says_so(ray_local: int, tmp_path: Pa
     few = [{"id": "a", "text": make_rows(24)[0]["text"]}, {"id": "b", "text": "Brief."}]
     done = run_rows(tmp_path, few, [COUNTED, KNN])
     assert tours(done) == {}
-    stats = done.stage("order.neighbours").steps["tours"]
-    assert stats["examples"] == 0
-    assert any("of 1 examples found company" in w for w in stats["warnings"])
+    steps = done.stage("order.neighbours").steps
+    assert steps["tours"]["examples"] == 0
+    assert any("of 1 examples found company" in w for w in steps["tours"]["warnings"])
+    # All sentences are of one topic, so rel_lo tells nothing apart.
+    assert steps["anchors"]["mean_similarity_random"] > 0.5
+    assert steps["anchors"]["random_pairs_above_rel_lo"] == 1
+    assert any("taken at random" in w for w in steps["anchors"]["warnings"])
 
 
 @pytest.mark.ray
