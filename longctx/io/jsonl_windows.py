@@ -3,8 +3,8 @@
 For readers that know nothing else: `zstdcat part-00000.jsonl.zst | jq .window_id`,
 `datasets.load_dataset("json", data_files="part-*.jsonl.zst")`, `pandas.read_json(lines=True)`. Keys
 are sorted and nothing depends on time or worker. float32 statistics are written with all digits, so
-they read back equal. Compressed with zstd (level 3), because ids in decimal take three times the
-space of their bytes; about 20 MB of ids per second, the slowest format.
+they read back equal. Compressed with zstd (level 3): decimal ids take more room than their bytes.
+20 MB of ids a CPU-second, the slowest of the formats; a million tokens as Python objects at a time.
 """
 
 import json
@@ -18,7 +18,6 @@ from longctx.io.window_files import Found, ShardFile, Target, total
 
 NAMES = r"part-\d{5,}\.jsonl\.zst"
 _LEVEL = 3
-# Rows become Python objects, 36 bytes and more a token: a few at a time.
 _TOKENS_AT_ONCE = 2**20
 
 

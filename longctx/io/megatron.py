@@ -10,7 +10,9 @@ can be masked only where a window ends with EOD (`--eod-mask-loss`): `unmasked_c
 share that does not, 0 with `reserve: 1` in the pack stage. The loader drops one window of every
 prefix: it wants one token beyond the last sample. For attention across documents leave
 `--reset-position-ids` and `--reset-attention-mask` off; for attention inside them set both (they
-act on EOD, so documents must end with it, which is the default).
+act on EOD, so documents must end with it, which is the default); its loader then clears a dense
+mask of L x L once for each EOD, padding included, so let the attention kernel make the mask there
+(`--no-create-attention-mask-in-dataloader`).
 
 Tasks write a prefix each. `data_args.txt` lists them with their tokens as weights for
 `--data-args-path`; the names are relative to it, so train in that folder or put the folder before

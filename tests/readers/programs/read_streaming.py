@@ -10,7 +10,7 @@ from types import ModuleType
 
 sys.modules["streaming.vision"] = ModuleType("streaming.vision")
 
-from streaming import StreamingDataset
+from streaming import StreamingDataset  # noqa: E402
 
 folder, out = sys.argv[1:]
 data = StreamingDataset(local=folder, shuffle=False, batch_size=1)
