@@ -11,9 +11,9 @@ gives every document the best cluster of its `PROBED` nearest cells.
 
 Cost: niter·sample·k·d to train and n·k·d to assign; in two levels √k stands for k, times `PROBED`
 in the assignment. Memory is the sample and one block. Lost: beyond 256 documents a centroid the
-rest is only assigned, and k-means finds a local optimum. Two levels cost up to 0.005 of coherence
-over 16 documents (0.013 if documents could not leave their cell). The same seed gives the same
-centroids on one machine type; FAISS promises nothing between CPUs.
+rest is only assigned, and k-means finds a local optimum. Two levels take a fifth of the time at
+100,000 documents in 6,250 clusters and lose 0.002 of coherence over 16 documents (0.47). The same
+seed gives the same centroids on one machine type; FAISS promises nothing between CPUs.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ from longctx.ids import U64, priorities
 
 PER_CENTROID = 256
 TWO_LEVELS_ABOVE = 4096
-PROBED = 8
+PROBED = 32
 
 
 def training_sample(keys: U64, seed: int, k: int, per_centroid: int = PER_CENTROID) -> I64:
