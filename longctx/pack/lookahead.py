@@ -3,9 +3,11 @@
 Looking ahead fills windows and pulls documents out of their order. What that costs depends on the
 data: with 100 documents a window nothing, with six documents of weakly clustered text a quarter of
 the coherence. Planning needs no tokens and takes a second for 20,000 documents, so the packer plans
-the whole order with each rule and look-ahead, measures fill and token-weighted coherence of what it
-planned, and keeps the plan with the largest product of both among those that are at least 98 % as
-full as windows can be (the fullest, if none is).
+the whole order with each rule and look-ahead and measures the plans. The worth of a plan is its
+fill times its token-weighted coherence; plans that are less than 98 % as full as windows can be do
+not count (unless none is fuller). Coherence beyond that of the order itself is no merit, and
+`weighed` must be worth .01 more than `first`: an order that follows something else than the
+vectors, a random one above all, is packed as it is.
 
 Token-weighted coherence / fill at 8,192 tokens along the path; concat cuts 14 % of the documents
 that fit a window, the others none:
@@ -13,14 +15,16 @@ that fit a window, the others none:
                         hier 20,000     flat 20,000     wiki2
     concat              .696 / .9998    .488 / .9998    .405 / .9994
     first, 64           .651 / .9956    .446 / .9956    .313 / .9954
-    weighed, 64         .679 / .9950    .466 / .9956    .345 / .9944
+    weighed, 64         .679 / .9950    .465 / .9956    .345 / .9944
     weighed, 256        .679 / .9965    .464 / .9968    .373 / .9954
     weighed, 1,024      .679 / .9974    .464 / .9971    .409 / .9915
     chosen              weighed, 1,024  weighed, 64     weighed, 1,024
 
-Without vectors only fill can be measured: the shortest look-ahead at which windows are 99 % as full
-as they can be, by the rule `first`. Costs one plan for each candidate: O(documents x 1,024 x d)
-operations, 4 d bytes a document for the vectors.
+What is lost: `weighed` looks for its like up to 1,024 pieces ahead, so a window holds fewer direct
+neighbours of the tour; where they matter for another reason (files of one repository), set the rule
+`first`. Without vectors only fill can be measured: the shortest look-ahead at which windows are
+99 % as full as they can be, by the rule `first`. Costs one plan for each candidate: O(documents x
+1,024 x d) operations; 4 d bytes a document for the vectors.
 """
 
 from collections.abc import Iterable
@@ -38,6 +42,7 @@ LOOK_AHEADS = (64, 256, 1024)
 RULES = ("first", "weighed")
 LEAST_FILL = 0.98
 LEAST_FILL_BLIND = 0.99
+LEAST_GAIN = 0.01
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,10 @@ def plan_look_ahead(
     blind = ("first",) if vectors is None else RULES
     rules = blind if rule == AUTO else (rule,)
     looks = LOOK_AHEADS if look_ahead == AUTO else (int(look_ahead),)
+    order = None
+    if vectors is not None:
+        shared = {k: options[k] for k in ("cross_tours", "long_documents") if k in options}
+        order = coherence(pack_concat(lengths, tour, length, **shared).placement, vectors) or 0.0
     tried: list[Candidate] = []
     best: Plan | None = None
     for name, look in product(rules, looks):
@@ -83,15 +92,10 @@ def plan_look_ahead(
             **(options | {"rule": name, "look_ahead": look, "vectors": vectors}),
         )
         tried.append(_measure(plan, name, look, length, vectors))
-        if choose(tried) is tried[-1]:
+        if choose(tried, order) is tried[-1]:
             best = plan
     assert best is not None
-    order = None
-    if vectors is not None:
-        cross, kind = options.get("cross_tours", True), options.get("long_documents", "split")
-        concat = pack_concat(lengths, tour, length, cross_tours=cross, long_documents=kind)
-        order = coherence(concat.placement, vectors)
-    chosen = choose(tried)
+    chosen = choose(tried, order)
     kept = chosen.coherence / order if order and chosen.coherence is not None else None
     report = {
         **asdict(chosen),
@@ -102,15 +106,23 @@ def plan_look_ahead(
     return best, report
 
 
-def choose(tried: Iterable[Candidate]) -> Candidate:
-    """The candidate to keep: see the module's docstring. Earlier ones win ties."""
+def choose(tried: Iterable[Candidate], order: float | None) -> Candidate:
+    """The candidate to keep: see the module's docstring. Earlier ones win ties.
+
+    `order` is the coherence of the order itself, None without vectors.
+    """
     candidates = list(tried)
-    blind = any(c.coherence is None for c in candidates)
-    least = LEAST_FILL_BLIND if blind else LEAST_FILL
+    least = LEAST_FILL_BLIND if order is None else LEAST_FILL
     full = [c for c in candidates if c.fullness >= least]
     if not full:
         return max(candidates, key=lambda c: c.fullness)
-    return full[0] if blind else max(full, key=lambda c: c.fill * (c.coherence or 0.0))
+    if order is None:
+        return full[0]
+    worth = {c: c.fill * min(c.coherence or 0.0, order) for c in full}
+    best = max(full, key=worth.__getitem__)
+    plain = [c for c in full if c.rule == "first"]
+    nearest = max(plain, key=worth.__getitem__, default=best)
+    return best if worth[best] - worth[nearest] >= LEAST_GAIN else nearest
 
 
 def _measure(plan: Plan, rule: str, look: int, length: int, vectors: F32 | None) -> Candidate:
