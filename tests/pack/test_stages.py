@@ -74,7 +74,7 @@ def assert_next_tokens(windows: list[dict[str, Any]]) -> None:
         assert window["next_token"] == (ids[after] if after < len(ids) else None)
 
 
-@pytest.mark.parametrize("strategy", ["window", "concat"])
+@pytest.mark.parametrize("strategy", ["window", "concat", "best_fit"])
 def test_every_document_with_tokens_is_packed_and_traced(folder: Path, strategy: str):
     done = packed(folder, strategy=strategy)
     windows = done.windows()
