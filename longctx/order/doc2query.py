@@ -7,8 +7,8 @@ inside it never runs and nothing is fetched.
 What we changed: one query per segment by greedy decoding instead of several sampled ones, so that a
 run gives the same queries again. Segments go through in batches of similar length; as with every
 transformer, rounding depends on the batch, so another size of parts may flip a near-tie of the
-decoder. Cost on a CPU: about a second per document for a base-sized model, which is hundreds of
-times that of `queries.extractive`.
+decoder. Cost on a CPU, in seconds of one core for a segment of 512 tokens: 1.4 for T5 small, 4.8
+for base; a long document has eight. `queries.extractive` takes 1.4 ms for a whole one.
 """
 
 from collections.abc import Sequence

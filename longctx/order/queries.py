@@ -8,8 +8,8 @@ question about them).
 
 A document is read in at most eight segments of 512 tokens, evenly spaced, counted as four
 characters a token (ours), so a long one costs no more than 16,384 characters. Sentences that a
-segment's border cuts are left out where whole ones remain. `extractive` reads 6 to 10 MB of
-documents per second and core.
+segment's border cuts are left out where whole ones remain. `extractive` takes about 1.4 ms a
+document: 12 MB/s per core where a third of the text is read, 4 MB/s where all of it is.
 """
 
 import math

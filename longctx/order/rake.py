@@ -6,7 +6,7 @@ phrases it stands in) over its frequency; a phrase's score is the sum of its wor
 
 The paper does not give its filters; the numbers, both word lists and the handling of apostrophes
 are ours. Scores are counted over all queries of one document together, phrases never cross queries.
-Linear in the text, about 10 MB of queries per second and core. Languages written without spaces
+Linear in the text, about 3.5 MB of queries per second and core. Languages written without spaces
 have runs of characters instead of words, so the method finds little in them.
 """
 
