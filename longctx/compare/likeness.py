@@ -6,8 +6,8 @@ context of a given size (coherence), and to the best earlier document, which is 
 can use. Cosines of the text of each segment; two segments of one document, or of equal content, are
 never compared, so copies do not pass for related context.
 
-Ours: the floor (the same documents in random places) and the standard error of each figure, from
-its spread over windows. Bounds are in `bounds.py`.
+Ours: the standard error of each figure, from its spread over windows. What chance gives is in
+`chance.py`, bounds are in `bounds.py`.
 
 Cost: O(k^2 d) for a window of k segments, about ten times. Windows are taken in the order given, so
 sums have the same bits in every call.
@@ -19,14 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from longctx.compare import chance, contexts
 from longctx.compare.bounds import Bounded, inside, seams
+from longctx.compare.contexts import Contexts
 from longctx.compare.sample import Sample, known_segments
-from longctx.ids import rng_for
-from longctx.pack.frame import I64, Placement
 from longctx.pack.similarity import F64, Similarity, similarity
 
 DUPLICATE = 0.95
-_DEALS = 2
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,11 @@ class Estimate:
 class Likeness:
     """Similarity figures of a run over its compared `windows` (cosines; shares in 0..1).
 
-    `coherence` holds one estimate for each context size. `duplicates` is the share of windows with
-    two documents at a cosine of 0.95 or more, or one twice. The `random` figures are what the same
-    documents would give in random places. `seams` is adjacency against the top-2 bound, `inside`
-    against the Held-Karp bound of each window. `unknown` of `segments` have no vector.
+    `coherence` and `random_coherence` hold one figure for each context size. `duplicates` is the
+    share of windows with two documents at a cosine of 0.95 or more, or one twice. The `random`
+    figures are what the same documents would give in random places. `seams` is adjacency against
+    the top-2 bound, `inside` against the Held-Karp bound of each window. `unknown` of `segments`
+    have no vector.
     """
 
     windows: int
@@ -55,7 +55,7 @@ class Likeness:
     best_earlier: Estimate
     duplicates: Estimate
     random: float | None
-    random_coherence: float | None
+    random_coherence: list[float | None]
     random_best_earlier: float | None
     seams: Bounded
     inside: Bounded
@@ -68,77 +68,39 @@ def likeness(
 
     `repeated` bool[windows] marks windows that are known to hold something twice.
     """
-    whole = _sums(sample, _whole(sample))
-    stretches = [_sums(sample, _stretches(sample, size)) for size in sizes]
+    windows = contexts.whole(sample)
+    stretches = [contexts.stretches(sample, size) for size in sizes]
+    whole, parts = _sums(sample, windows), [_sums(sample, found) for found in stretches]
     doubled = whole.top_cos >= DUPLICATE
     if repeated is not None:
         doubled = doubled | repeated
-    random = _random_pairs(sample)
+    random = chance.seams(sample, windows)
     return Likeness(
         windows=sample.windows,
         segments=len(sample.tokens),
         unknown=len(sample.tokens) - len(known_segments(sample)),
         adjacency=_ratio(whole.adjacent_cos, whole.adjacent),
-        coherence=[_ratio(s.pairs_cos, s.pairs) for s in stretches],
-        best_earlier=_ratio(stretches[-1].earlier_cos, stretches[-1].earlier),
+        coherence=[_ratio(s.pairs_cos, s.pairs) for s in parts],
+        best_earlier=_ratio(parts[-1].earlier_cos, parts[-1].earlier),
         duplicates=_ratio(doubled.astype(np.float64), np.ones(sample.windows)),
         random=random,
-        random_coherence=_random_pairs(sample, sample.tokens),
-        random_best_earlier=_random_earlier(sample, sizes[-1]),
+        random_coherence=[chance.pairs(sample, found) for found in stretches],
+        random_best_earlier=chance.best_earlier(sample, stretches[-1]),
         seams=seams(sample, whole, random),
         inside=inside(sample),
     )
 
 
-@dataclass(frozen=True)
-class _Contexts:
-    """Stretches of windows as a placement of their own, and the window of each stretch."""
-
-    placement: Placement
-    window: I64
-
-
-def _whole(sample: Sample) -> _Contexts:
-    return _contexts(sample, np.arange(len(sample.window)), sample.window, sample.tokens)
-
-
-def _stretches(sample: Sample, size: int) -> _Contexts:
-    """Consecutive stretches of `size` tokens; a segment across a border has a part on each side."""
-    total = np.concatenate([[0], np.cumsum(sample.tokens)])
-    before = total[:-1][np.searchsorted(sample.window, sample.window, side="left")]
-    start, end = total[:-1] - before, total[1:] - before
-    parts = (end - 1) // size - start // size + 1
-    row = np.repeat(np.arange(len(parts)), parts)
-    number = np.arange(len(row)) - np.repeat(np.cumsum(parts) - parts, parts)
-    stretch = start[row] // size + number
-    tokens = np.minimum(end[row], (stretch + 1) * size) - np.maximum(start[row], stretch * size)
-    key = sample.window[row] * (int(stretch.max(initial=0)) + 1) + stretch
-    return _contexts(sample, row, key, tokens)
-
-
-def _contexts(sample: Sample, row: I64, key: I64, tokens: I64) -> _Contexts:
-    """Parts of the segments `row` in the contexts `key` (ascending); a part alone is left out."""
-    changed = np.concatenate([[False], np.diff(key) != 0])[: len(key)]
-    context = np.cumsum(changed)
-    company = np.bincount(context)[context] > 1 if len(context) else np.zeros(0, dtype=bool)
-    _, first, number = np.unique(context[company], return_index=True, return_inverse=True)
-    row = row[company]
-    placement = Placement(
-        number.astype(np.int64), sample.document[row], np.zeros_like(row), tokens[company]
-    )
-    return _Contexts(placement, sample.window[row[first]])
-
-
-def _sums(sample: Sample, contexts: _Contexts) -> Similarity:
+def _sums(sample: Sample, among: Contexts) -> Similarity:
     """Sums of all contexts of a window together; `top_cos` the largest."""
-    found = similarity(contexts.placement, sample.vectors)
+    found = similarity(among.placement, sample.vectors)
 
     def added(column: F64) -> F64:
-        per_window = np.bincount(contexts.window, weights=column, minlength=sample.windows)
+        per_window = np.bincount(among.window, weights=column, minlength=sample.windows)
         return per_window.astype(np.float64)
 
     top = np.full(sample.windows, -np.inf)
-    np.maximum.at(top, contexts.window, found.top_cos)
+    np.maximum.at(top, among.window, found.top_cos)
     return Similarity(
         pairs=added(found.pairs),
         pairs_cos=added(found.pairs_cos),
@@ -160,31 +122,3 @@ def _ratio(total: F64, weight: F64) -> Estimate:
         return Estimate(value)
     spread = float(((total - value * weight) ** 2).sum())
     return Estimate(value, math.sqrt(n / (n - 1) * spread) / held)
-
-
-def _random_pairs(sample: Sample, weight: I64 | None = None) -> float | None:
-    """Mean cosine of all pairs of documents in closed form; weights are of segments."""
-    known = known_segments(sample)
-    _, first, number = np.unique(sample.identity[known], return_index=True, return_inverse=True)
-    if len(first) < 2:
-        return None
-    X = sample.vectors[sample.document[known[first]]].astype(np.float64)
-    w = np.ones(len(first)) if weight is None else np.bincount(number, weights=weight[known])
-    every = w @ X
-    own = w * w @ np.einsum("ij,ij->i", X, X)
-    return float((every @ every - own) / (w.sum() ** 2 - w @ w))
-
-
-def _random_earlier(sample: Sample, size: int) -> float | None:
-    """`best_earlier` with the parts of documents dealt to the places at random; mean of deals."""
-    contexts = _stretches(sample, size)
-    placement = contexts.placement
-    total = weight = 0.0
-    for deal in range(_DEALS):
-        drawn = rng_for(deal, "compare", "deal").permutation(len(placement.document))
-        dealt = Placement(
-            placement.window, placement.document[drawn], placement.start, placement.end[drawn]
-        )
-        found = similarity(dealt, sample.vectors)
-        total, weight = total + float(found.earlier_cos.sum()), weight + float(found.earlier.sum())
-    return total / weight if weight else None

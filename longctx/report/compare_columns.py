@@ -71,7 +71,7 @@ def coherence(size: int, index: int) -> Column:
         decimal,
         "more",
         term="N tokens",
-        floor=lambda line: line.likeness.random_coherence,
+        floor=lambda line: line.likeness.random_coherence[index],
     )
 
 

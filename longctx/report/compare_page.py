@@ -157,11 +157,10 @@ def _related(comparison: Comparison) -> Markup:
 
 
 def _bar(line: Line, columns: Sequence[Column], highest: float) -> Bar:
-    floor = max(line.likeness.random_coherence or 0.0, 0.0)
     lines, values = [], []
     for column in columns:
-        found = column.estimate(line).value
-        reached = max(found or 0.0, 0.0)
+        reached = max(column.estimate(line).value or 0.0, 0.0)
+        floor = max((column.floor(line) if column.floor else None) or 0.0, 0.0)
         below = min(floor, reached)
         said = f"{column.name}: {column.shown(line)}"
         lines.append(
@@ -214,12 +213,13 @@ def _share(line: Line, column: Column, tone: str) -> Segment:
 
 def _floors(comparison: Comparison, group: Group) -> Markup:
     """What chance gives, next to what was found."""
-    found = {column.term or column.name: column.floor for column in group.columns if column.floor}
+    found = [(column.name, column.floor) for column in group.columns if column.floor]
     rows = [
-        [text(label(line)), *(text(decimal(floor(line))) for floor in found.values())]
+        [text(label(line)), *(text(decimal(floor(line))) for _, floor in found)]
         for line in comparison.lines
     ]
-    return table("The same documents in random places", ["Run", *found], rows)
+    header = ["Run", *(name for name, _ in found)]
+    return table("The same documents in random places", header, rows)
 
 
 def _runs(comparison: Comparison) -> Section:

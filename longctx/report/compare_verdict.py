@@ -57,7 +57,7 @@ def _alone(line: Line, whole: Column, size: int) -> str:
     return (
         f"Documents that share {count(size)} tokens have a mean similarity of "
         f"{whole.shown(line)}; in random places the same documents would have "
-        f"{decimal(line.likeness.random_coherence)}."
+        f"{decimal(line.likeness.random_coherence[-1])}."
     )
 
 
@@ -76,7 +76,7 @@ def _context(lines: Sequence[Line], whole: Column, size: int) -> str:
         said = (
             f"{_names(leaders)} {keep} the most related documents together: those in one context "
             f"of {count(size)} tokens have a mean similarity of {_range(leaders, whole)} (in "
-            f"random places {decimal(leaders[0].likeness.random_coherence)}); {_names(behind)} "
+            f"random places {decimal(leaders[0].likeness.random_coherence[-1])}); {_names(behind)} "
             f"{'follows' if len(behind) == 1 else 'follow'} with {_range(behind, whole)}."
         )
     first = best(lines, EARLIER)
@@ -192,7 +192,7 @@ def _corpora(comparison: Comparison) -> Iterator[str]:
                 f"The runs hold different numbers of {what} ({shown(min(values))} to "
                 f"{shown(max(values))}): part of a difference may be the corpus, not the order."
             )
-    floors = [f for n in lines if (f := n.likeness.random_coherence) is not None]
+    floors = [f for n in lines if (f := n.likeness.random_coherence[-1]) is not None]
     if floors and max(floors) - min(floors) > _FLOORS:
         yield (
             f"Documents in random places differ in similarity from run to run "

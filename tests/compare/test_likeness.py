@@ -166,19 +166,34 @@ def test_no_order_passes_its_bounds(windows: list[list[int]], seed: int):
 
 @settings(derandomize=True, deadline=None)
 @given(WINDOWS, st.integers(0, 99))
-def test_chance_is_the_mean_over_pairs(windows: list[list[int]], seed: int):
-    n = sum(map(len, windows))
-    X = unit(n, seed)
-    tokens = np.array([t for window in windows for t in window], dtype=np.float64)
-    found = likeness(sample(windows, X), [50])
-    if n < 2:
-        assert found.random is None
+def test_chance_is_the_mean_over_pairs_of_documents_with_company(
+    windows: list[list[int]], seed: int
+):
+    X = unit(sum(map(len, windows)), seed)
+    found = likeness(sample(windows, X), [99])
+    company = np.repeat([len(w) > 1 for w in windows], list(map(len, windows)))
+    if not company.any():
+        assert (found.random, found.random_coherence) == (None, [None])
         return
-    above = np.triu_indices(n, 1)
-    cosine = (X.astype(np.float64) @ X.T.astype(np.float64))[above]
-    weight = np.outer(tokens, tokens)[above]
-    assert found.random == pytest.approx(cosine.mean(), abs=1e-6)
-    assert found.random_coherence == pytest.approx((weight * cosine).sum() / weight.sum(), abs=1e-6)
+    Y = X[company].astype(np.float64)
+    mean = (Y @ Y.T)[np.triu_indices(len(Y), 1)].mean()
+    assert found.random == pytest.approx(mean, abs=1e-6)
+    assert found.random_coherence[0] == pytest.approx(mean, abs=1e-6)
+
+
+def test_chance_moves_documents_to_places_of_their_size():
+    """Long documents are all alike and share windows, short ones are not: order adds nothing."""
+    g = np.random.default_rng(8)
+    X = unit(1200, 4)
+    X[:600] = angles(*g.uniform(0, 1, 600)) @ np.eye(2, 5, dtype=np.float32)
+    windows = [[100] * 3] * 200 + [[5] * 3] * 200
+    found = likeness(sample(windows, X), [10, 300])
+    assert found.coherence[1].value == pytest.approx(found.random_coherence[1], abs=0.01)
+    assert found.adjacency.value == pytest.approx(found.random, abs=0.03)
+    assert found.random == pytest.approx(0.5, abs=0.03)
+    # In small contexts only short documents meet, and chance says so.
+    assert found.coherence[0].value == pytest.approx(found.random_coherence[0], abs=0.1)
+    assert abs(found.random_coherence[0]) < 0.05
 
 
 def test_equal_lengths_agree_with_the_metrics_of_an_order():

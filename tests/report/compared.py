@@ -51,7 +51,7 @@ def line(
         best_earlier=estimate(earlier),
         duplicates=Estimate(copies, 0.001),
         random=floor,
-        random_coherence=floor,
+        random_coherence=[floor] * len(SIZES),
         random_best_earlier=floor,
         seams=Bounded(500, related, 0.7, 0.5),
         inside=Bounded(0),
