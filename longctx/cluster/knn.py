@@ -1,61 +1,84 @@
 """The neighbour graph: k nearest documents by cosine, one table for every semantic order.
 
-As in In-Context Pretraining (arXiv 2310.10638), with our choices: exact search up to 200,000
-documents, IVF with flat lists above, the similarities of what an index returns always computed
-again (`similarity.py`), the document itself removed by its number (with exact copies it is not at
-rank 0), and recall measured rather than assumed.
+As in In-Context Pretraining (arXiv 2310.10638), with our choices: exact search here (`cells.py`
+where that is too slow), similarities that do not depend on blocks (`similarity.py`), the document
+itself removed by its number (with exact copies it is not at rank 0), and each pair of the graph
+once.
 
 A table is computed in blocks of queries, and against blocks of documents joined by `merge_lists`
 (associative), so any number of workers gives the same lists. "Number" is the position of a document
 in ascending order of `doc_id`; callers sort by it first.
 
-Cost: exact search n²·d multiply-adds (20,000 x 384: about 6 CPU-seconds) and one 64 MiB block; IVF
-about n·d·(nlist + nprobe·n/nlist). Table: 8 bytes an entry. Lost: with IVF up to a tenth of the
-true neighbours (the recall that `tune_nprobe` accepts), with exact search nothing.
+Cost: n²·d multiply-adds (20,000 x 384: about 6 CPU-seconds) and one 64 MiB block. Table: 8 bytes an
+entry. Edges are sorted as packed 64-bit keys, 28 bytes an edge while it lasts; `edge_parts` makes
+them in parts of falling similarity.
 """
 
-import faiss
+from collections.abc import Iterator
+
 import numpy as np
 
-from longctx.cluster.kmeans import one_faiss_thread, train, training_sample
-from longctx.cluster.similarity import F32, I32, I64, nearest, rerank
-from longctx.ids import U64, priorities
+from longctx.cluster.similarity import F32, I32, I64, empty_lists, extend, nearest
+from longctx.ids import U64
 
-EXACT_UP_TO = 200_000
-EXTRA_CANDIDATES = 16
-MIN_RECALL = 0.9
+EDGES_AT_ONCE = 4_000_000
+MOST_PARTS = 16
+_BINS = 2**16  # of (1 - similarity), which reaches 2
+_DOCUMENT_BLOCK = 65_536
 
 Edges = tuple[I32, I32, F32]
 
 
 def search(
-    X: F32,
-    start: int,
-    stop: int,
-    k_search: int = 32,
-    *,
-    among: tuple[int, int] | None = None,
-    index: "faiss.IndexIVFFlat | None" = None,
+    X: F32, start: int, stop: int, k_search: int = 32, *, among: tuple[int, int] | None = None
 ) -> tuple[I32, F32]:
-    """Neighbour lists of the documents start..stop-1.
+    """Neighbour lists of the documents start..stop-1, exactly.
 
     X float32[n, d], unit norm, all documents. Returns numbers int32[stop - start, k_search] and
     similarities float32 of the same shape, sorted by (similarity descending, number ascending),
     without the document itself; a list shorter than k_search ends in number -1, similarity -inf.
-    `among` = (from, to) searches only that range of documents, for `merge_lists`. With an `index`
-    (from `build_ivf`, over all of X) its candidates are ranked exactly; without one all of `among`
-    are compared.
+    `among` = (from, to) searches only that range of documents, for `merge_lists`.
     """
     own = np.arange(start, stop, dtype=np.int64)
-    if index is not None:
-        with one_faiss_thread():
-            _, found = index.search(X[start:stop], k_search + EXTRA_CANDIDATES + 1)
-        return rerank(X[start:stop], X, found, k_search, own)
     low, high = among if among is not None else (0, len(X))
     inside = (own >= low) & (own < high)
     lists, sims = nearest(X[start:stop], X[low:high], k_search, np.where(inside, own - low, -1))
     lists[lists >= 0] += low
     return lists, sims
+
+
+def search_rows(X: F32, rows: I64, k: int, members: I64 | None = None) -> tuple[I32, F32]:
+    """What `search` gives, for any documents `rows` int64[m] and only among `members` (ascending).
+
+    `members` are copied 65,536 at a time.
+    """
+    members = np.arange(len(X), dtype=np.int64) if members is None else members
+    lists, Q = empty_lists(len(rows), k), X[rows]
+    at = np.arange(len(rows))
+    for first in range(0, len(members), _DOCUMENT_BLOCK):
+        block = members[first : first + _DOCUMENT_BLOCK]
+        extend(lists, at, Q, block, X[block], places_in(block, rows))
+    return lists.numbers, lists.sims
+
+
+def search_within(X: F32, chosen: I64, k: int) -> tuple[I32, F32]:
+    """Neighbour lists of the documents `chosen` int64[m] (ascending) among one another, exactly.
+
+    The lists hold positions in `chosen`.
+    """
+    lists, sims = search_rows(X, chosen, k, chosen)
+    return positions(chosen, lists), sims
+
+
+def positions(chosen: I64, lists: I32) -> I32:
+    """Lists of numbers out of `chosen` (ascending) as positions in it; -1 stays."""
+    return np.where(lists >= 0, np.searchsorted(chosen, lists), -1).astype(np.int32)
+
+
+def places_in(members: I64, rows: I64) -> I64:
+    """Place of each of `rows` among `members` (ascending, not empty), -1 where it is not."""
+    place = np.minimum(np.searchsorted(members, rows), len(members) - 1)
+    return np.where(members[place] == rows, place, -1)
 
 
 def merge_lists(a: tuple[I32, F32], b: tuple[I32, F32], k: int) -> tuple[I32, F32]:
@@ -65,73 +88,34 @@ def merge_lists(a: tuple[I32, F32], b: tuple[I32, F32], k: int) -> tuple[I32, F3
     return np.take_along_axis(lists, best, axis=1), np.take_along_axis(sims, best, axis=1)
 
 
-def build_ivf(X: F32, keys: U64, seed: int, nlist: int | None = None) -> "faiss.IndexIVFFlat":
-    """Inverted lists over X [n, d]: nlist = 4·ceil(√n) spherical k-means cells, whole vectors.
-
-    `keys` uint64[n] choose the training sample (256 a cell). The caller sets `nprobe`, or lets
-    `tune_nprobe` find it.
-    """
-    n, d = X.shape
-    nlist = nlist if nlist is not None else 4 * int(np.ceil(np.sqrt(n)))
-    nlist = max(1, min(nlist, n))
-    sample = training_sample(keys, seed, nlist)
-    quantizer = faiss.IndexFlatIP(d)
-    quantizer.add(train(X[sample], nlist, niter=10, seed=seed))
-    index = faiss.IndexIVFFlat(quantizer, d, nlist, faiss.METRIC_INNER_PRODUCT)
-    index.is_trained = True
-    with one_faiss_thread():
-        index.add(X)
-    return index
-
-
-def measure_recall(
-    X: F32,
-    index: "faiss.IndexIVFFlat",
-    keys: U64,
-    seed: int,
-    *,
-    k: int = 10,
-    rows: int = 1000,
-) -> float:
-    """Share of the true k nearest that the index finds, over the `rows` of smallest priority.
-
-    1.0 when there is nothing to find.
-    """
-    chosen = np.sort(np.argsort(priorities(keys, seed), kind="stable")[:rows])
-    true, _ = nearest(X[chosen], X, k, chosen)
-    with one_faiss_thread():
-        _, candidates = index.search(X[chosen], k + EXTRA_CANDIDATES + 1)
-    found, _ = rerank(X[chosen], X, candidates, k, chosen)
-    hits = sum(len(np.intersect1d(t[t >= 0], f[f >= 0])) for t, f in zip(true, found, strict=True))
-    wanted = int((true >= 0).sum())
-    return hits / wanted if wanted else 1.0
-
-
-def tune_nprobe(
-    X: F32, index: "faiss.IndexIVFFlat", keys: U64, seed: int, *, first: int = 16
-) -> float:
-    """Double `index.nprobe` from `first` until recall@10 reaches 0.9; returns the recall.
-
-    Ends at the latest when every list is searched.
-    """
-    index.nprobe = min(first, index.nlist)
-    while (recall := measure_recall(X, index, keys, seed)) < MIN_RECALL:
-        if index.nprobe >= index.nlist:
-            break
-        index.nprobe = min(2 * index.nprobe, index.nlist)
-    return recall
-
-
 def undirected_edges(lists: I32, sims: F32, k: int, start: int = 0) -> Edges:
     """Edges (u < v, similarity) of the first k neighbours of each row, each pair once.
 
     Row r of `lists` belongs to document start + r. Sorted as `sort_edges` does.
     """
-    dst = lists[:, :k]
-    src = np.broadcast_to(np.arange(start, start + len(lists), dtype=np.int32)[:, None], dst.shape)
-    real = dst >= 0
-    a, b = src[real], dst[real]
-    return sort_edges(np.minimum(a, b), np.maximum(a, b), sims[:, :k][real])
+    return _edges_where(lists[:, :k], sims[:, :k], lists[:, :k] >= 0, start)
+
+
+def edge_parts(lists: I32, sims: F32, k: int, at_once: int = EDGES_AT_ONCE) -> Iterator[Edges]:
+    """What `undirected_edges` gives, in parts of falling similarity.
+
+    A part holds about `at_once` list entries, or a sixteenth of all where that is more (each part
+    reads the whole table); entries of one similarity lie in one part.
+    """
+    dst, sims = lists[:, :k], sims[:, :k]
+    place = np.where(dst >= 0, np.clip((1 - sims) * (_BINS // 2), 0, _BINS), -1).astype(np.int32)
+    counts = np.bincount(place[place >= 0], minlength=_BINS + 1)
+    size = max(at_once, -(-int(counts.sum()) // MOST_PARTS))
+    part = np.maximum(np.cumsum(counts) - 1, 0) // size  # of each bin; a bin is never divided
+    for number in np.unique(part[counts > 0]):
+        bins = np.flatnonzero((part == number) & (counts > 0))
+        yield _edges_where(dst, sims, (place >= bins[0]) & (place <= bins[-1]), 0)
+
+
+def _edges_where(dst: I32, sims: F32, chosen: np.ndarray, start: int) -> Edges:
+    row, column = np.nonzero(chosen)
+    a, b = (row + start).astype(np.int32), dst[row, column]
+    return sort_edges(np.minimum(a, b), np.maximum(a, b), sims[row, column])
 
 
 def sort_edges(u: I32, v: I32, sim: F32) -> Edges:
@@ -140,30 +124,22 @@ def sort_edges(u: I32, v: I32, sim: F32) -> Edges:
     A pair's similarity must be the same wherever it occurs: exact similarities are. Edges of
     several shards are joined by concatenating them first.
     """
-    order = np.lexsort((v, u, -sim))
-    u, v, sim = u[order], v[order], sim[order]
-    new = np.ones(len(u), dtype=bool)
-    new[1:] = (u[1:] != u[:-1]) | (v[1:] != v[:-1])
-    return u[new], v[new], sim[new]
+    pair = u.astype(np.uint64) << np.uint64(32) | v.astype(np.uint64)
+    order = np.argsort(pair)
+    pair = pair[order]
+    new = np.ones(len(pair), dtype=bool)
+    new[1:] = pair[1:] != pair[:-1]
+    pair, sim = pair[new], sim[order[new]]
+    ranked = _falling(sim) << np.uint64(32) | np.arange(len(sim), dtype=np.uint64)
+    ranked.sort()
+    best = (ranked & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    pair = pair[best]
+    low = (pair & np.uint64(0xFFFFFFFF)).astype(np.int32)
+    return (pair >> np.uint64(32)).astype(np.int32), low, sim[best]
 
 
-def without_rows(X: F32, lists: I32, sims: F32, keep: I64) -> tuple[I32, F32]:
-    """The table among the documents `keep` (ascending numbers), renumbered 0..len(keep)-1.
-
-    Removed neighbours leave their lists; a row that lost more than half of its list is searched
-    again among the kept documents, the others end in -1, -inf.
-    """
-    position = np.full(len(X), -1, dtype=np.int32)
-    position[keep] = np.arange(len(keep), dtype=np.int32)
-    old = lists[keep]
-    left = np.where(old >= 0, position[old], -1)
-    lost = (old >= 0).sum(axis=1) - (left >= 0).sum(axis=1)
-    again = np.flatnonzero(2 * lost > (old >= 0).sum(axis=1))
-    first = np.argsort(left < 0, axis=1, kind="stable")
-    left = np.take_along_axis(left, first, axis=1)
-    kept_sims = np.take_along_axis(sims[keep], first, axis=1)
-    kept_sims[left < 0] = -np.inf
-    if len(again):
-        survivors = X[keep]
-        left[again], kept_sims[again] = nearest(survivors[again], survivors, lists.shape[1], again)
-    return left, kept_sims
+def _falling(sim: F32) -> U64:
+    """Keys of 32 bits that ascend as the similarity falls; 0.0 and -0.0 are the same."""
+    bits = (sim + np.float32(0)).view(np.uint32)
+    flipped = np.where(bits >> np.uint32(31), bits, ~bits & np.uint32(0x7FFFFFFF))
+    return flipped.astype(np.uint64)

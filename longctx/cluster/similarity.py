@@ -8,11 +8,12 @@ alone: not on BLAS, its threads, the CPU's vector width, or which of the two com
 `nearest` finds candidates with a float32 matrix product and decides on the exact values. The
 product is off by at most `d * 2^-24 * |x| * |y|`, so every pair within twice that bound of the k-th
 best is recomputed: the result is exact, ties included. Cost: 2·m·n·d floating-point operations plus
-about k exact inner products a row; memory `block_bytes` beside the vectors. Many equal vectors all
-tie and are all recomputed.
+about k exact inner products a row; memory `block_bytes` beside the vectors. Copies of the query
+itself are not recomputed once k of them are found (no product exceeds |x| * |y|); many copies of
+another vector all tie and are.
 """
 
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numba
 import numpy as np
@@ -104,15 +105,89 @@ def _kth_best(row, skip, best):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _decide(approximate, Q, B, skip, slack, numbers, sims):  # type: ignore[no-untyped-def]
-    """Fill each row of `numbers`, `sims` from every entry within `slack` of its k-th best."""
-    best = np.empty(numbers.shape[1], dtype=np.float32)
+def _norms(X, out):  # type: ignore[no-untyped-def]
+    """Length of each row in float64, a hair more rather than less."""
+    for i in range(X.shape[0]):
+        total = 0.0
+        for j in range(X.shape[1]):
+            total += np.float64(X[i, j]) * np.float64(X[i, j])
+        out[i] = np.sqrt(total) * (1 + 1e-12)
+
+
+@numba.njit(cache=True, nogil=True)
+def _decide(  # type: ignore[no-untyped-def]
+    approximate, Q, at, B, members, skip, norm_q, norm_b, slack, numbers, sims, filled
+):
+    """Take every member that may be among the k best of a query into its list."""
+    k = numbers.shape[1]
+    best = np.empty(k, dtype=np.float32)
     for i in range(Q.shape[0]):
-        threshold = _kth_best(approximate[i], skip[i], best) - slack
-        filled = 0
+        row = at[i]
+        if filled[row] == k:
+            threshold = sims[row, k - 1] - slack
+        else:
+            threshold = _kth_best(approximate[i], skip[i], best) - slack
         for j in range(B.shape[0]):
-            if approximate[i, j] >= threshold and j != skip[i]:
-                filled = _insert(numbers[i], sims[i], filled, j, dot(Q[i], B[j]))
+            if approximate[i, j] < threshold or j == skip[i]:
+                continue
+            if filled[row] == k:
+                most = np.float32(norm_q[i] * norm_b[j])
+                last = sims[row, k - 1]
+                if most < last or (most == last and members[j] > numbers[row, k - 1]):
+                    continue
+            filled[row] = _insert(numbers[row], sims[row], filled[row], members[j], dot(Q[i], B[j]))
+
+
+class Lists(NamedTuple):
+    """Neighbour lists of m queries that `extend` fills: numbers int32[m, k] and similarities
+    float32[m, k], sorted by (similarity descending, number ascending), -1 and -inf where there are
+    no more; `filled` int64[m] says how long each is."""
+
+    numbers: I32
+    sims: F32
+    filled: I64
+
+
+def empty_lists(m: int, k: int) -> Lists:
+    """Lists of m queries before the first comparison."""
+    numbers = np.full((m, k), -1, dtype=np.int32)
+    sims = np.full((m, k), -np.inf, dtype=np.float32)
+    return Lists(numbers, sims, np.zeros(m, dtype=np.int64))
+
+
+def extend(
+    lists: Lists,
+    at: I64,
+    Q: F32,
+    members: I64,
+    B: F32,
+    skip: I64,
+    block_bytes: int = BLOCK_BYTES,
+) -> None:
+    """Compare queries with documents that their lists have not seen; the best are taken in.
+
+    Q float32[q, d] are the vectors of the queries at[i]; B float32[b, d] those of the documents
+    `members` (numbers). `skip` int64[q] names one row of B that is left out for each query (its
+    own, say), -1 for none. In whatever blocks and order the documents come, the lists are the same.
+    """
+    if len(Q) == 0 or len(B) == 0 or lists.sims.shape[1] == 0:
+        return
+    Q, B = frozen(Q), frozen(B)
+    at, members, skip = frozen(at), frozen(members), frozen(skip)
+    norm_q, norm_b = _lengths(Q), _lengths(B)
+    slack = np.float32(2 * (Q.shape[1] + 1) * 2.0**-24 * norm_q.max() * norm_b.max())
+    rows = max(1, block_bytes // (4 * len(B)))
+    for first in range(0, len(Q), rows):
+        block = slice(first, first + rows)
+        products = Q[block] @ B.T
+        own = (Q[block], at[block], B, members, skip[block], norm_q[block], norm_b, slack)
+        _decide(products, *own, *lists)
+
+
+def _lengths(X: F32) -> npt.NDArray[np.float64]:
+    out = np.empty(len(X))
+    _norms(X, out)
+    return out
 
 
 def nearest(
@@ -125,39 +200,30 @@ def nearest(
     float32[m, k], sorted by (similarity descending, number ascending); where B has fewer rows the
     rest is number -1 and similarity -inf.
     """
-    m, n = len(Q), len(B)
-    numbers = np.full((m, k), -1, dtype=np.int32)
-    sims = np.full((m, k), -np.inf, dtype=np.float32)
-    if m == 0 or n == 0 or k == 0:
-        return numbers, sims
-    Q, B = frozen(Q), frozen(B)
-    skip = frozen(np.full(m, -1, dtype=np.int64) if skip is None else skip)
-    longest = float(np.linalg.norm(Q, axis=1).max()) * float(np.linalg.norm(B, axis=1).max())
-    slack = np.float32(2 * (Q.shape[1] + 1) * 2.0**-24 * longest)
-    rows = max(1, block_bytes // (4 * n))
-    for at in range(0, m, rows):
-        block = slice(at, min(at + rows, m))
-        _decide(Q[block] @ B.T, Q[block], B, skip[block], slack, numbers[block], sims[block])
-    return numbers, sims
+    skip = np.full(len(Q), -1, dtype=np.int64) if skip is None else skip
+    lists = empty_lists(len(Q), k)
+    extend(lists, np.arange(len(Q)), Q, np.arange(len(B)), B, skip, block_bytes)
+    return lists.numbers, lists.sims
 
 
 @numba.njit(cache=True, nogil=True)
-def _rerank(Q, B, candidates, skip, numbers, sims):  # type: ignore[no-untyped-def]
-    for i in range(Q.shape[0]):
-        filled = 0
+def _rerank(X, rows, candidates, numbers, sims):  # type: ignore[no-untyped-def]
+    for i in range(rows.shape[0]):
+        filled, before = 0, -1
         for j in candidates[i]:
-            if j >= 0 and j != skip[i]:
-                filled = _insert(numbers[i], sims[i], filled, j, dot(Q[i], B[j]))
+            if j != before and j != rows[i]:
+                filled = _insert(numbers[i], sims[i], filled, j, dot(X[rows[i]], X[j]))
+            before = j
 
 
-def rerank(Q: F32, B: F32, candidates: I64 | I32, k: int, skip: I64) -> tuple[I32, F32]:
-    """The k best of each query's candidates by exact similarity, shaped and sorted as `nearest`.
+def rerank(X: F32, rows: I64, candidates: I32, k: int) -> tuple[I32, F32]:
+    """The k best of the candidates of each document, shaped and sorted as `nearest` does.
 
-    `candidates` [m, c] holds distinct rows of B, -1 where an approximate index found none.
+    X float32[n, d]; `rows` int64[m]; `candidates` int32[m, c] numbers in any order, more than once
+    or -1 for none; the document itself does not count.
     """
-    numbers = np.full((len(Q), k), -1, dtype=np.int32)
-    sims = np.full((len(Q), k), -np.inf, dtype=np.float32)
+    lists = empty_lists(len(rows), k)
     if k > 0:
-        found = frozen(candidates.astype(np.int64))
-        _rerank(frozen(Q), frozen(B), found, frozen(skip), numbers, sims)
-    return numbers, sims
+        ascending = frozen(np.sort(candidates, axis=1))
+        _rerank(frozen(X), frozen(rows), ascending, lists.numbers, lists.sims)
+    return lists.numbers, lists.sims

@@ -75,7 +75,7 @@ Prepare = Callable[[pa.Table, Setting], pa.Table]
 PartRule = Callable[[Part, Setting], pa.Table]
 BucketRule = Callable[[pa.Table, Setting], pa.Table]
 SpreadRule = Callable[[Any, Setting], pa.Table]
-SingleRule = Callable[[Setting], "dict[str, pa.Table | bytes]"]
+SingleRule = Callable[[Setting], "dict[str, pa.Table | bytes | memoryview]"]
 PartSidecarRule = Callable[[pa.Table, pa.Table, Setting], pa.Table]
 
 
@@ -123,7 +123,7 @@ class SingleWork:
     def __call__(self, payload: Any, sink: Sink) -> dict[str, Any]:
         stats: dict[str, Any] = {}
         for name, content in self.rule(self.setting).items():
-            if isinstance(content, bytes):
+            if isinstance(content, bytes | memoryview):
                 sink.write(f"{self.folder}/{name}", content, 0)
                 continue
             table, more = Stats.detach(content)

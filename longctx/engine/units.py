@@ -43,7 +43,7 @@ class Sink:
         self._run_dir = run_dir
         self.files: list[FileRef] = []
 
-    def write(self, name: str, data: bytes, rows: int) -> None:
+    def write(self, name: str, data: bytes | memoryview, rows: int) -> None:
         """Write one file, named relative to the run folder or by a full URL."""
         url = name if "://" in name or name.startswith("/") else paths.join(self._run_dir, name)
         paths.write_atomic(url, data)

@@ -89,6 +89,20 @@ def read_bytes(url: str) -> bytes:
         return bytes(fs.cat_file(path))
 
 
+def copy_to_local(url: str, path: str) -> None:
+    """Copy a file to a path of this machine, where it appears whole."""
+    fs, source = filesystem(url)
+    temporary = f"{path}{TEMPORARY}{uuid.uuid4().hex}"
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    with clear_errors(url):
+        try:
+            fs.get_file(source, temporary)
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
 def read_if_exists(url: str) -> bytes | None:
     """The content of a file, or None when there is no such file."""
     fs, path = filesystem(url)
@@ -99,12 +113,15 @@ def read_if_exists(url: str) -> bytes | None:
             return None
 
 
-def write_atomic(url: str, data: bytes) -> None:
-    """Write a file so that it exists whole or not at all, replacing an earlier one."""
+def write_atomic(url: str, data: bytes | memoryview) -> None:
+    """Write a file so that it exists whole or not at all, replacing an earlier one.
+
+    A view of bytes is copied where the file is an object of a store, whose drivers want bytes.
+    """
     fs, path = filesystem(url)
     with clear_errors(url):
         if not is_local(url):
-            fs.pipe_file(path, data)
+            fs.pipe_file(path, bytes(data))
             return
         folder, name = os.path.split(path)
         os.makedirs(folder, exist_ok=True)
@@ -287,7 +304,7 @@ def _state(fs: Any, name: str, info: dict[str, Any]) -> FileState:
     return FileState(fs.unstrip_protocol(name), int(info["size"] or 0), str(stamp).strip('"'))
 
 
-def checksum(data: bytes) -> str:
+def checksum(data: bytes | memoryview) -> str:
     """BLAKE2b-128 of a file's bytes, 32 hex digits."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 

@@ -22,6 +22,7 @@ from longctx.cluster.similarity import F32, I32, I64, dot, frozen
 
 Moves = Literal["2opt+oropt", "2opt"]
 
+NEIGHBOURS = 10
 MIN_GAIN = 1e-6
 LONG_PATH = 100_000
 LONGEST_MOVE = 50_000
@@ -207,7 +208,7 @@ def improve_path(
     order: I64,
     lists: I32,
     sims: F32,
-    K: int = 10,
+    K: int = NEIGHBOURS,
     *,
     moves: Moves = "2opt+oropt",
     fixed_ends: bool = False,

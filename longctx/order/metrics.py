@@ -67,9 +67,12 @@ def best_earlier(X: F32, order: I64, w: int) -> float | None:
         return None
     later = np.tril(np.ones((w, w), dtype=bool), k=-1)
     total = 0.0
-    for at in range(groups):
-        rows = X[order[at * w : (at + 1) * w]].astype(np.float64)
-        total += float(np.where(later, rows @ rows.T, -np.inf)[1:].max(axis=1).sum())
+    step = max(1, _BLOCK_ROWS // w)
+    for at in range(0, groups, step):
+        rows = X[order[at * w : min(at + step, groups) * w]].astype(np.float64)
+        rows = rows.reshape(-1, w, X.shape[1])
+        cosine = np.where(later, rows @ rows.transpose(0, 2, 1), -np.inf)
+        total += float(cosine[:, 1:].max(axis=2).sum())
     return total / (groups * (w - 1))
 
 

@@ -64,14 +64,22 @@ class OrderPath(SemanticOrder):
     source: ClassVar[str] = "longctx; Bentley 1992 for the searches, Held-Karp 1970 for the bound"
     cost: ClassVar[str] = "about 0.1 ms per document after the neighbour search; 98 % of the bound"
 
+    def graph_width(self) -> int:
+        """Neighbours of the graph, or as many as the improvement looks at."""
+        from longctx.order.improve import NEIGHBOURS
+
+        return max(self.k, NEIGHBOURS)
+
     def arrange(self, graph: "Graph", brought: list[StepRef], setting: Setting) -> "Arranged":
-        from longctx.cluster.knn import undirected_edges
+        from longctx.cluster.cells import search_within
+        from longctx.cluster.knn import edge_parts
         from longctx.order.improve import improve_path
-        from longctx.order.path import greedy_edge_path
+        from longctx.order.path import path_of_parts
         from longctx.order.tours import Arranged
 
-        edges = undirected_edges(graph.lists, graph.sims, self.k)
-        path = greedy_edge_path(graph.X, edges, k_join=self.k_join)
+        parts = edge_parts(graph.lists, graph.sims, self.k)
+        search = None if graph.cells is None else search_within(graph.X, graph.cells)
+        path = path_of_parts(graph.X, parts, self.k_join, search)
         if self.improve != "none" and len(path) > 2:
             path = improve_path(graph.X, path, graph.lists, graph.sims, moves=self.improve)
         return Arranged(path, np.zeros(min(1, len(path)), dtype=np.int64))

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from longctx.cluster.stages_knn import whole_lists
 from longctx.engine.corpus import ROW
 from longctx.engine.op import Setting
-from longctx.engine.rows import PART, from_binary
+from longctx.engine.rows import PART
 from longctx.engine.steps import Stats, StepRef
 from longctx.ids import U64, priorities
 from longctx.order.stages_semantic import PLACED, load_numbered
@@ -74,13 +75,12 @@ def build_repeats(
     table, _ = load_numbered(numbered)
     n = table.num_rows
     usable = np.flatnonzero(table.column("has_vector").to_numpy())
-    rows = found.read().combine_chunks()
-    near = from_binary(rows.column("numbers"), np.int32)
+    near, near_sims = whole_lists(numbered, found)
     lists = np.full((n, near.shape[1]), -1, dtype=np.int32)
     sims = np.full(lists.shape, -np.inf, dtype=np.float32)
     if len(usable):
         lists[usable] = np.where(near >= 0, usable[near], -1)
-        sims[usable] = from_binary(rows.column("sims"), np.float32)
+        sims[usable] = near_sims
     tokens = table.column("n_tokens").fill_null(0).to_numpy()
     priority = priorities(table.column("doc_key").to_numpy(), setting.seed)
     repeats = knn_repeat(lists, sims, tokens, random_order(priority), length, dup_hi=dup_hi)

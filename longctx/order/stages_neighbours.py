@@ -199,7 +199,7 @@ class OrderNeighbours(Barrier):
         """Neighbour lists of the documents, and contexts made of them."""
         every = set(type(self).model_fields) - {"op"}
         k = self.candidates or 50
-        numbered, lists = neighbour_lists(context, k, every - {"candidates"})
+        numbered, (lists, _, _) = neighbour_lists(context, k, every - {"candidates"})
         rule = partial(built.build_repeats, numbered, lists, length, self.dup_hi)
         return context.single("tours", rule, [numbered, lists])
 

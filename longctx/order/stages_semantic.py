@@ -1,12 +1,13 @@
 """What every order over a neighbour graph shares: one table for all, then the op's own rule.
 
 Documents are numbered in ascending order of their id, so neither parts nor workers can change an
-order. The neighbour search is shared by the workers (a block of queries each); the arrangement is
-one process over numbers and similarities. Near-duplicates of a kept document are dropped first:
+order. The neighbour search is shared by the workers (`cluster/stages_knn.py`); the arrangement is
+one process over numbers, similarities and the mapped vectors: 8 bytes for each of the
+`graph_width` neighbours of a document, and a few more. Numbering holds all vectors in one process,
+once. Near-duplicates of a kept document are dropped first:
 next to each other they would teach a model to copy.
 """
 
-import io
 from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -14,23 +15,34 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
+from longctx.cluster.stages_knn import (
+    EXACT_UP_TO,
+    VECTORS,
+    Neighbours,
+    find_neighbours,
+    lists_in_blocks,
+    load_cells,
+)
+from longctx.engine.arrays import Matrix, mapped
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.corpus import ROW, Part
 from longctx.engine.op import DROP_REASON, Barrier, Setting
-from longctx.engine.rows import PART, addressed, as_binary, from_binary, to_part, vectors
-from longctx.engine.steps import Stats, StepRef
+from longctx.engine.rows import PART, addressed, to_part, vectors
+from longctx.engine.steps import Stats, StepRef, read_table
 from longctx.ids import priorities
 
 if TYPE_CHECKING:
     from longctx.order.tours import Arranged, Graph
 
 F32 = npt.NDArray[np.float32]
-I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 _NO_VECTOR = 1e-6
-_QUERY_BLOCK = 4096
+_MOVED_ROWS = 65_536
 _PLACED_STATUS = ("ok", "no_embedding")
 _OPTIONAL = pa.schema([("n_tokens", pa.int64()), ("emb_cover", pa.float32())])
 # What every order writes about each document; `tours.tour_table` makes the rows.
@@ -55,12 +67,15 @@ class SemanticOrder(Barrier):
     `k` neighbours make the graph, `k_search` are searched. With `dup_action: drop` documents at
     cosine >= `dup_cos` to a kept one leave (`drop_reason` order_dup), unless a vector saw less than
     half of its text; the longest of them stays (in tokens, where an earlier stage counted them).
+    Up to `exact_up_to` documents neighbours are exact; above, at least nine tenths of the nearest
+    ten are found (measured, `neighbour_recall`) at a cost that grows with n·sqrt(n), not with n².
     """
 
     k: int = Field(10, ge=1)
     k_search: int = Field(32, ge=1)
     dup_cos: float = Field(0.95, gt=0, le=1)
     dup_action: Literal["drop", "keep"] = "drop"
+    exact_up_to: int = Field(EXACT_UP_TO, ge=0)
 
     reads: ClassVar[tuple[str, ...]] = ("embedding",)
     rate_mb_s: ClassVar[float] = 20.0
@@ -89,13 +104,11 @@ class SemanticOrder(Barrier):
 
     def run(self, context: BarrierContext) -> None:
         graph = ("dup_cos", "dup_action", "k", *self._own_fields())
-        numbered, lists = neighbour_lists(context, self.k_search, graph)
+        numbered, found = neighbour_lists(context, self.k_search, graph, self.exact_up_to)
         brought = self.bring(context, numbered)
-        tours = context.single(
-            "tours",
-            partial(_arrange, self, numbered, lists, brought),
-            [numbered, lists, *brought],
-        )
+        read = [numbered, *found.steps(), *brought]
+        rule = partial(_arrange, self, numbered, found, brought)
+        tours = context.single("tours", rule, read, ignore=("exact_up_to",))
         self.describe(context, tours, brought)
         context.sidecar("", [(tours, to_part)], mark_part, PLACED, self.writes, removes=True)
 
@@ -104,128 +117,116 @@ class SemanticOrder(Barrier):
 
 
 def neighbour_lists(
-    context: BarrierContext, k_search: int, ignore: Iterable[str]
-) -> tuple[StepRef, StepRef]:
-    """Steps `documents` (read by `load_numbered`), `index` and `neighbours`.
+    context: BarrierContext,
+    k_search: int,
+    ignore: Iterable[str],
+    exact_up_to: int = EXACT_UP_TO,
+) -> tuple[StepRef, Neighbours]:
+    """The step `documents` (read by `load_numbered`) and those that find neighbours.
 
-    The last holds `numbers` and `sims` of `k_search` neighbours for each document with a vector;
-    the fields of the op named by `ignore` do not decide them.
+    There are lists of `k_search` neighbours for each document with a vector; the fields of the op
+    named by `ignore` do not decide them.
     """
     ignored = tuple(ignore)
     columns = ["doc_id", "embedding", *(n for n in _OPTIONAL.names if context.corpus.has(n))]
     numbered = context.single(
-        "documents", partial(_number, context.parts()), columns=columns, ignore=ignored
+        "documents",
+        partial(_number, context.parts()),
+        columns=columns,
+        ignore=(*ignored, "k_search", "exact_up_to"),
     )
     n = context.step_stats["documents"]["with_vector"]
-    index = context.single("index", partial(_index, numbered, n), [numbered], ignore=ignored)
-    blocks = [(i, min(i + _QUERY_BLOCK, n)) for i in range(0, n, _QUERY_BLOCK)] or [(0, 0)]
-    lists = context.spread(
-        "neighbours",
-        partial(_search, numbered, index, k_search),
-        blocks,
-        [numbered, index],
-        ignore=ignored,
-    )
-    return numbered, lists
+    return numbered, find_neighbours(context, numbered, n, k_search, exact_up_to, ignored)
 
 
 def _number(parts: list[Part], setting: Setting) -> dict[str, Any]:
     """All living documents in ascending order of doc_id, and their vectors in the same order."""
-    rows, matrices = [], []
+    merged = pa.concat_tables([_described(part) for part in parts])
+    order = pc.sort_indices(merged.column("doc_id"))
+    place = np.empty(merged.num_rows, dtype=np.int64)
+    place[order.to_numpy()] = np.arange(merged.num_rows)
+    matrix, usable = _filled(parts, place)
+    merged = merged.take(order).combine_chunks().append_column("has_vector", pa.array(usable))
+    chosen = np.flatnonzero(usable)
+    _move_to_front(matrix.rows, chosen)
+    described = Stats.attach(merged, {"with_vector": len(chosen)})
+    return {"documents.parquet": described, VECTORS: matrix.content(len(chosen))}
+
+
+def _described(part: Part) -> pa.Table:
+    """Addresses and small columns of a part's living rows."""
+    known = [n for n in _OPTIONAL.names if n in part.columns()]
+    table = part.table(["doc_id", *known])
+    found = addressed(part, table)
+    for field in _OPTIONAL:
+        column = table.column(field.name) if field.name in known else pa.nulls(len(table))
+        found = found.append_column(field, column.cast(field.type))
+    return found
+
+
+def _filled(parts: list[Part], place: I64) -> tuple[Matrix, BoolArray]:
+    """The vector of every living row at its place, and whether it can be used.
+
+    A row without a vector is equally far from all others: it would only slow the search down.
+    """
+    matrix: Matrix | None = None
+    usable = np.zeros(len(place), dtype=bool)
+    at = 0
     for part in parts:
-        known = [n for n in _OPTIONAL.names if n in part.columns()]
-        table = part.table(["doc_id", "embedding", *known])
-        found = addressed(part, table)
-        for field in _OPTIONAL:
-            column = table.column(field.name) if field.name in known else pa.nulls(len(table))
-            found = found.append_column(field, column.cast(field.type))
-        rows.append(found)
-        matrices.append(vectors(table.column("embedding")))
-    merged, matrix = pa.concat_tables(rows), np.concatenate(matrices)
-    del matrices
-    order = np.argsort(np.array(merged.column("doc_id").to_pylist(), dtype=object), kind="stable")
-    merged = merged.take(pa.array(order)).combine_chunks()
-    matrix = matrix[order]
-    # A row without a vector is equally far from all others: it would only slow the search down.
-    usable = np.isfinite(matrix).all(axis=1) & (np.linalg.norm(matrix, axis=1) > _NO_VECTOR)
-    merged = merged.append_column("has_vector", pa.array(usable))
-    buffer = io.BytesIO()
-    np.save(buffer, matrix[usable])
-    described = Stats.attach(merged, {"with_vector": int(usable.sum())})
-    return {"documents.parquet": described, "vectors.npy": buffer.getvalue()}
+        for table in part.groups(["embedding"]):
+            found = vectors(table.column("embedding"))
+            if matrix is None:
+                matrix = Matrix(len(place), found.shape[1])
+            rows = place[at : at + len(found)]
+            matrix.rows[rows] = found
+            norm = np.linalg.norm(found, axis=1)
+            usable[rows] = np.isfinite(found).all(axis=1) & (norm > _NO_VECTOR)
+            at += len(found)
+    return matrix or Matrix(0, 0), usable
+
+
+def _move_to_front(rows: F32, chosen: I64) -> None:
+    """Bring the chosen rows (ascending numbers) to the front, in place."""
+    if len(chosen) == len(rows):
+        return
+    for at in range(0, len(chosen), _MOVED_ROWS):
+        block = chosen[at : at + _MOVED_ROWS]
+        rows[at : at + len(block)] = rows[block]
 
 
 def load_numbered(numbered: StepRef) -> tuple[pa.Table, F32]:
-    """The table of all living documents, and the vectors of those that have one."""
-    table = StepRef(
-        numbered.run_dir,
-        tuple((u, tuple(f for f in fs if f.name.endswith(".parquet"))) for u, fs in numbered.units),
-    ).read()
-    return table, np.load(io.BytesIO(numbered.bytes("vectors.npy")))
-
-
-def _index(numbered: StepRef, n: int, setting: Setting) -> dict[str, Any]:
-    """Nothing up to 200,000 documents (exact search); an inverted-file index above."""
-    from longctx.cluster.knn import EXACT_UP_TO
-
-    if n <= EXACT_UP_TO:
-        empty = pa.table({"nprobe": pa.array([], pa.int64())})
-        return {"index.parquet": Stats.attach(empty, {"recall": 1.0})}
-    import faiss
-
-    from longctx.cluster.knn import build_ivf, tune_nprobe
-
-    table, matrix = load_numbered(numbered)
-    keys = table.column("doc_key").to_numpy()[table.column("has_vector").to_numpy()]
-    index = build_ivf(matrix, keys, setting.seed)
-    recall = tune_nprobe(matrix, index, keys, setting.seed)
-    described = pa.table({"nprobe": pa.array([index.nprobe], pa.int64())})
-    return {
-        "index.parquet": Stats.attach(described, {"recall": recall}),
-        "index.faiss": faiss.serialize_index(index).tobytes(),
-    }
-
-
-def _search(
-    numbered: StepRef, index: StepRef, k_search: int, block: tuple[int, int], setting: Setting
-) -> pa.Table:
-    from longctx.cluster.knn import search
-
-    _, matrix = load_numbered(numbered)
-    built: Any = None
-    if any(f.name.endswith("index.faiss") for f in index.files):
-        import faiss
-
-        built = faiss.deserialize_index(np.frombuffer(index.bytes("index.faiss"), dtype=np.uint8))
-        described = next(f for f in index.files if f.name.endswith(".parquet"))
-        nprobe = StepRef(index.run_dir, (("all", (described,)),)).read().column("nprobe")
-        built.nprobe = nprobe[0].as_py()
-    lists, sims = search(
-        matrix, *block, k_search=min(k_search, max(1, len(matrix) - 1)), index=built
-    )
-    return pa.table({"numbers": as_binary(lists), "sims": as_binary(sims)})
+    """The table of all living documents, and the vectors (mapped) of those that have one."""
+    ref = next(f for f in numbered.files if f.name.endswith(".parquet"))
+    return read_table(numbered.run_dir, ref), mapped(numbered, VECTORS)
 
 
 def _arrange(
-    op: SemanticOrder, numbered: StepRef, found: StepRef, brought: list[StepRef], setting: Setting
+    op: SemanticOrder,
+    numbered: StepRef,
+    found: Neighbours,
+    brought: list[StepRef],
+    setting: Setting,
 ) -> dict[str, Any]:
     """The tour table: every living document once, with its link or the reason why it left."""
-    from longctx.cluster.near_duplicates import prune
+    from longctx.cluster.near_duplicates import prune_blocks
     from longctx.order import tours
 
     table, X = load_numbered(numbered)
     n = table.num_rows
     usable = np.flatnonzero(table.column("has_vector").to_numpy())
-    rows = found.read().combine_chunks()
-    lists = from_binary(rows.column("numbers"), np.int32)
-    sims = from_binary(rows.column("sims"), np.float32)
     tokens = table.column("n_tokens").fill_null(0).to_numpy()
     cover = table.column("emb_cover")
-    covered = None if cover.null_count == n else cover.fill_null(1).to_numpy()[usable]
-    drops = op.dup_action == "drop"
-    lonely = 0 if op.places_all() else n - len(usable)
-    warnings = tours.warnings(sims, op.dup_cos if drops else None, lonely, n)
-    pruned = prune(X, lists, sims, tokens[usable], op.dup_cos if drops else 2.0, covered)
+    dup_cos = op.dup_cos if op.dup_action == "drop" else None
+    cells = None if found.cells is None else load_cells(found.cells)
+    pruned = prune_blocks(
+        X,
+        partial(lists_in_blocks, found.lists),
+        tokens[usable],
+        max(2, op.graph_width()),  # two for the bound on adjacency
+        dup_cos,
+        None if cover.null_count == n else cover.fill_null(1).to_numpy()[usable],
+        cells,
+    )
     graph = tours.graph_of(
         X,
         pruned,
@@ -233,17 +234,25 @@ def _arrange(
         tokens,
         priorities(table.column("doc_key").to_numpy(), setting.seed),
         everything=op.places_all(),
+        cells=cells,
     )
     arranged = op.arrange(graph, brought, setting)
     placed = tours.tour_table(table.column("doc_id"), usable, pruned, graph, arranged, op.k)
     for name in (ROW, PART):
         placed = placed.add_column(0, name, table.column(name))
-    figures = tours.figures(graph, pruned, arranged, op.k)
-    return {"tours.parquet": Stats.attach(placed, {**figures, "warnings": warnings})}
+    lonely = 0 if op.places_all() else n - len(usable)
+    figures = {
+        **tours.figures(graph, pruned, arranged, op.k),
+        "neighbour_recall": found.recall,
+        "bytes_per_document": round(pruned.nbytes / max(1, n), 1),
+        "warnings": tours.warnings(pruned.top1[:, None], dup_cos, lonely, n),
+    }
+    return {"tours.parquet": Stats.attach(placed, figures)}
 
 
 def mark_part(base: pa.Table, brought: pa.Table, setting: Setting) -> pa.Table:
     """The part's rows of the tour table; near-duplicates and what the op left out leave."""
-    status = brought.column("order_status").to_pylist()
-    reasons = pa.array([None if s in _PLACED_STATUS else s for s in status], pa.string())
+    status = brought.column("order_status")
+    stays = pc.is_in(status, value_set=pa.array(_PLACED_STATUS))
+    reasons = pc.if_else(stays, pa.scalar(None, pa.string()), status)
     return brought.drop_columns([ROW]).append_column(DROP_REASON, reasons)

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from longctx.cluster.cells import Cells, cells_of
 from longctx.cluster.near_duplicates import Pruned, top1_histogram
 from longctx.cluster.similarity import F32, I32, I64, pair_similarities
 from longctx.ids import U64
@@ -21,6 +23,8 @@ from longctx.order import metrics
 from longctx.order.random import random_order
 
 BINS = 40
+# Codes of `order_status`, in the order of its words in `tour_table`.
+_OK, _LONELY, _DUPLICATE, _LEFT = range(4)
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class Graph:
     `X` float32[n, d] unit rows (zeros without a vector); `lists` int32[n, k] and `sims`
     float32[n, k] the neighbours of each, best first, -1 and -inf where there are no more;
     `priority` uint64[n]; `tokens` int64[n] (0 where unknown); `row` int64[n] the place of each in
-    the table of all living documents; `has_vector` bool[n].
+    the table of all living documents; `has_vector` bool[n]; `cells` where neighbours were searched
+    in cells.
     """
 
     X: F32
@@ -40,6 +45,7 @@ class Graph:
     tokens: I64
     row: I64
     has_vector: npt.NDArray[np.bool_]
+    cells: Cells | None = None
 
 
 class Arranged(NamedTuple):
@@ -59,18 +65,28 @@ class Arranged(NamedTuple):
 
 
 def graph_of(
-    X: F32, pruned: Pruned, usable: I64, tokens: I64, priority: U64, *, everything: bool
+    X: F32,
+    pruned: Pruned,
+    usable: I64,
+    tokens: I64,
+    priority: U64,
+    *,
+    everything: bool,
+    cells: Cells | None = None,
 ) -> Graph:
     """The graph among the documents that stay; with `everything` also those without a vector.
 
     X float32[u, d] are the vectors of the documents `usable` int64[u] (rows of the table of all n),
-    `pruned` what near-duplicate removal left of them, `tokens` int64[n], `priority` uint64[n].
+    `pruned` what near-duplicate removal left of them, `tokens` int64[n], `priority` uint64[n],
+    `cells` those of the u documents. X is copied only where documents left.
     """
     row = usable[pruned.keep]
     if not everything or len(usable) == len(tokens):
-        vectors = np.ascontiguousarray(X[pruned.keep])
+        vectors = X if len(row) == len(X) else X[pruned.keep]
         known = np.ones(len(row), dtype=bool)
-        return Graph(vectors, pruned.lists, pruned.sims, priority[row], tokens[row], row, known)
+        left = None if cells is None else cells_of(cells, pruned.keep)
+        near = pruned.lists, pruned.sims
+        return Graph(vectors, *near, priority[row], tokens[row], row, known, left)
     missing = np.setdiff1d(np.arange(len(tokens)), usable)
     members = np.union1d(row, missing)
     at = np.searchsorted(members, row)
@@ -93,43 +109,69 @@ def tour_table(
     `usable` are the documents with a vector, `pruned` what near-duplicate removal left of them,
     `arranged` the order of the documents of `graph`, `k` the neighbours that count as edges.
     """
-    n, ids = len(doc_ids), doc_ids.to_pylist()
-    order = graph.row[arranged.order]
-    first = np.zeros(len(order), dtype=bool)
+    n, m = len(doc_ids), len(arranged.order)
+    place = np.full(n, -1, dtype=np.int64)  # in the order; -1 for what has none
+    place[graph.row[arranged.order]] = np.arange(m)
+    first = np.zeros(m, dtype=bool)
     first[arranged.starts] = True
-    tour, begin = np.cumsum(first) - 1, np.flatnonzero(first)
-    status = np.full(n, "no_embedding", dtype=object)
-    if arranged.left:
-        status[graph.row] = arranged.left
-    status[order] = "ok"
+    status = _status(n, place >= 0, usable, pruned, graph, arranged)
+    tours, rank = _seats(place, first, status)
+    left = (status == _LEFT) | (status == _DUPLICATE)
     gone = np.flatnonzero(pruned.duplicates.kept_id >= 0)
-    status[usable[gone]] = "order_dup"
-    rank, tours = np.zeros(n, dtype=np.int64), np.full(n, len(begin), dtype=np.int64)
-    rank[order] = np.arange(len(order)) - begin[tour] if len(order) else 0
-    tours[order] = tour
-    lonely = np.flatnonzero(status == "no_embedding")
-    rank[lonely] = np.arange(len(lonely))
-    similarity, jump = _similarities(graph, arranged, first, k)
-    link = np.full(n, None, dtype=object)
-    link[order] = _links(arranged, first, jump)
-    sim_prev, jumped = np.full(n, np.nan, dtype=np.float32), np.zeros(n, dtype=bool)
-    sim_prev[order], jumped[order] = similarity, jump
-    kept_id, kept_sim = np.full(n, None, dtype=object), np.full(n, np.nan, dtype=np.float32)
-    kept_id[usable[gone]] = [ids[usable[i]] for i in pruned.duplicates.kept_id[gone]]
+    kept, kept_sim = np.full(n, -1, dtype=np.int64), np.full(n, np.nan, dtype=np.float32)
+    kept[usable[gone]] = usable[pruned.duplicates.kept_id[gone]]
     kept_sim[usable[gone]] = pruned.duplicates.sim[gone]
-    left = np.isin(status, ["order_dup", arranged.left or "order_dup"])
+    similarity, jump = _similarities(graph, arranged, first, k)
+    seat = pa.array(place, mask=place < 0)
+    jumped = pa.array(jump).take(seat).fill_null(False)
+    names = pa.array([f"t{t:08d}" for t in range(int(first.sum()) + 1)], pa.string())
+    words = _words("ok", "no_embedding", "order_dup", arranged.left)
     return pa.table(
         {
-            "tour_id": pa.array([f"t{t:08d}" for t in tours], pa.string(), mask=left),
+            "tour_id": names.take(pa.array(tours, mask=left)),
             "rank": pa.array(rank, pa.int64(), mask=left),
-            "sim_prev": pa.array(sim_prev, pa.float32(), mask=np.isnan(sim_prev)),
-            "jump": pa.array(jumped, pa.bool_(), mask=left),
-            "link": pa.array(link.tolist(), pa.string()),
-            "order_status": pa.array(status.tolist(), pa.string()),
-            "order_kept_id": pa.array(kept_id.tolist(), pa.string()),
-            "order_kept_sim": pa.array(kept_sim, pa.float32(), mask=np.isnan(kept_sim)),
+            "sim_prev": pa.array(similarity, mask=np.isnan(similarity)).take(seat),
+            "jump": pc.if_else(pa.array(left), pa.scalar(None, pa.bool_()), jumped),
+            "link": _links(arranged, first, jump).take(seat),
+            "order_status": words.take(pa.array(status)),
+            "order_kept_id": doc_ids.take(pa.array(kept, mask=kept < 0)).cast(pa.string()),
+            "order_kept_sim": pa.array(kept_sim, mask=np.isnan(kept_sim)),
         }
     )
+
+
+def _words(*words: str | None) -> pa.Array:
+    return pa.array(words, pa.string())
+
+
+def _status(
+    n: int,
+    placed: npt.NDArray[np.bool_],
+    usable: I64,
+    pruned: Pruned,
+    graph: Graph,
+    arranged: Arranged,
+) -> npt.NDArray[np.int8]:
+    """A code for each document: why it stands where it stands, or does not."""
+    status = np.where(placed, _OK, _LONELY).astype(np.int8)
+    if arranged.left:
+        status[graph.row[~placed[graph.row]]] = _LEFT
+    status[usable[pruned.duplicates.kept_id >= 0]] = _DUPLICATE
+    return status
+
+
+def _seats(
+    place: I64, first: npt.NDArray[np.bool_], status: npt.NDArray[np.int8]
+) -> tuple[I64, I64]:
+    """Tour and rank there of each document, from its `place` in the order (-1 for none)."""
+    begin = np.flatnonzero(first)
+    tours, rank = np.full(len(place), len(begin), dtype=np.int64), np.zeros_like(place)
+    placed = place >= 0
+    tours[placed] = (np.cumsum(first) - 1)[place[placed]]
+    rank[placed] = place[placed] - begin[tours[placed]]
+    lonely = status == _LONELY
+    rank[lonely] = np.arange(int(lonely.sum()))
+    return tours, rank
 
 
 def _similarities(
@@ -151,15 +193,15 @@ def _similarities(
 
 def _links(
     arranged: Arranged, first: npt.NDArray[np.bool_], jump: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.object_]:
+) -> pa.Array:
     """How each document came to its place: the op's word for it, or what the graph says."""
     if arranged.link is None:
-        link = np.where(jump, "jump", "edge").astype(object)
+        link = _words("edge", "jump").take(pa.array(jump.astype(np.int8)))
     else:
-        link = np.array(list(arranged.link), dtype=object)
-    if not arranged.named:
-        link[first] = "start"
-    return link
+        link = pa.array(arranged.link, pa.string())
+    if arranged.named:
+        return link
+    return pc.if_else(pa.array(first), pa.scalar("start", pa.string()), link)
 
 
 def figures(graph: Graph, pruned: Pruned, arranged: Arranged, k: int) -> dict[str, Any]:

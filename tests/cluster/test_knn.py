@@ -7,19 +7,15 @@ from hypothesis import strategies as st
 
 from jobs.bench.datasets import flat
 from longctx.cluster.knn import (
-    build_ivf,
-    measure_recall,
+    edge_parts,
     merge_lists,
     search,
+    search_rows,
+    search_within,
     sort_edges,
-    tune_nprobe,
     undirected_edges,
-    without_rows,
 )
 from longctx.cluster.similarity import pair_similarities
-from longctx.ids import doc_keys
-
-KEYS = doc_keys([f"d{i}" for i in range(2000)])
 
 
 @pytest.fixture(scope="module")
@@ -105,37 +101,47 @@ def test_edges_hold_every_listed_pair_once_in_order(n, k, seed):
         np.testing.assert_array_equal(one, two)
 
 
-def test_recall_is_measured_and_nprobe_grows_until_it_suffices(vectors, table):
-    index = build_ivf(vectors, KEYS, 17, nlist=64)
-    index.nprobe = 1
-    poor = measure_recall(vectors, index, KEYS, 17, rows=300)
-    assert poor < 0.9
-    lists, _ = search(vectors, 0, 2000, 10, index=index)
-    hits = (lists[:, :, None] == table[0][:, None, :10]).any(axis=2).sum()
-    assert hits / lists.size == pytest.approx(poor, abs=0.03)
-    recall = tune_nprobe(vectors, index, KEYS, 17, first=1)
-    assert recall >= 0.9
-    assert 1 < index.nprobe <= 64
+@pytest.mark.parametrize("at_once", [1, 500, 10**9])
+def test_parts_of_falling_similarity_are_the_edges_in_their_order(table, at_once):
+    lists, sims = table[0][:, :12], table[1][:, :12]
+    whole = undirected_edges(lists, sims, 10)
+    parts = list(edge_parts(lists, sims, 10, at_once))
+    assert len(parts) == (16 if at_once < 1000 else 1)
+    for one, column in zip(whole, zip(*parts, strict=True), strict=True):
+        np.testing.assert_array_equal(np.concatenate(column), one)
 
 
-def test_index_candidates_carry_exact_similarities_and_all_lists_mean_full_recall(vectors, table):
-    index = build_ivf(vectors, KEYS, 17, nlist=16)
-    index.nprobe = 16
-    lists, sims = search(vectors, 100, 200, 32, index=index)
-    np.testing.assert_array_equal(lists, table[0][100:200])
-    np.testing.assert_array_equal(sims, table[1][100:200])
-    assert measure_recall(vectors, index, KEYS, 17, rows=100) == 1
+def test_edges_of_equal_similarity_are_never_divided():
+    x = np.tile(np.array([[1, 0], [0, 1], [-1, 0]], dtype=np.float32), (20, 1))
+    lists, sims = search(x, 0, 60, 45)
+    assert (sims == -1).any()
+    whole = undirected_edges(lists, sims, 45)
+    parts = list(edge_parts(lists, sims, 45, 1))
+    assert [set(sim.tolist()) for _, _, sim in parts] == [{1.0}, {0.0}, {-1.0}]
+    for one, column in zip(whole, zip(*parts, strict=True), strict=True):
+        np.testing.assert_array_equal(np.concatenate(column), one)
 
 
-def test_rows_that_lost_most_of_their_list_are_searched_again(vectors, table):
-    lists, sims = table[0][:, :6], table[1][:, :6]
-    removed = lists[0, :4]
-    keep = np.setdiff1d(np.arange(2000), removed)
-    left, left_sims = without_rows(vectors, lists, sims, keep)
-    fresh, fresh_sims = search(vectors[keep], 0, len(keep), 6)
-    np.testing.assert_array_equal(left[0], fresh[0])
-    np.testing.assert_array_equal(left_sims[0], fresh_sims[0])
-    for row in range(len(keep)):  # the others keep what is left, a prefix of the fresh list
-        count = (left[row] >= 0).sum()
-        np.testing.assert_array_equal(left[row, :count], fresh[row, :count])
-        assert np.isneginf(left_sims[row, count:]).all()
+def test_edges_are_sorted_from_above_one_to_below_zero_and_signed_zeros_tie():
+    sim = np.array([-0.0, 1.0000001, -1, 0.0, 0.5, -0.5, 0.0], dtype=np.float32)
+    u, v = np.arange(7, dtype=np.int32)[::-1].copy(), np.full(7, 9, dtype=np.int32)
+    got_u, got_v, got = sort_edges(u, v, sim)
+    order = np.lexsort((v, u, -sim))
+    np.testing.assert_array_equal(got_u, u[order])
+    np.testing.assert_array_equal(got_v, v[order])
+    np.testing.assert_array_equal(got, sim[order])
+
+
+def test_any_rows_among_any_members(vectors, monkeypatch):
+    rng = np.random.default_rng(8)
+    members, rows = np.sort(rng.choice(2000, 700, replace=False)), rng.choice(2000, 90)
+    lists, sims = search_rows(vectors, rows, 9, members)
+    monkeypatch.setattr("longctx.cluster.knn._DOCUMENT_BLOCK", 64)
+    for one, two in zip((lists, sims), search_rows(vectors, rows, 9, members), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert np.isin(lists, members).all()
+    assert (lists != rows[:, None]).all()
+    within, within_sims = search_within(vectors, members, 9)
+    fresh, fresh_sims = search(vectors[members], 0, 700, 9)
+    np.testing.assert_array_equal(within, fresh)
+    np.testing.assert_array_equal(within_sims, fresh_sims)

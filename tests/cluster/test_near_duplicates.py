@@ -1,9 +1,14 @@
 import numpy as np
 import pytest
 
-from jobs.bench.datasets import hier
+from jobs.bench.datasets import flat, hier
 from longctx.cluster.knn import search, undirected_edges
-from longctx.cluster.near_duplicates import greedy_duplicates, prune, top1_histogram
+from longctx.cluster.near_duplicates import (
+    greedy_duplicates,
+    prune,
+    prune_blocks,
+    top1_histogram,
+)
 
 PAIRS = (
     np.array([1, 0], dtype=np.int32),
@@ -53,6 +58,70 @@ def test_prune_leaves_no_near_pair_and_names_a_survivor_for_every_loss():
     _, every = search(survivors, 0, len(survivors), 1)
     assert every.max() < 0.95
     assert (result.duplicates.sim[gone] > 0.9).all()
+
+
+def test_rows_that_lost_most_of_their_list_are_searched_again():
+    X = flat(2000)
+    lists, sims = search(X, 0, 2000, 6)
+    copies = np.repeat(X[lists[0, :4]], 2, axis=0)  # four neighbours of document 0, twice more each
+    copies += np.float32(1e-4) * np.random.default_rng(1).standard_normal(copies.shape)
+    copies /= np.linalg.norm(copies, axis=1, keepdims=True)
+    both = np.concatenate([X, copies.astype(np.float32)])
+    lists, sims = search(both, 0, 2008, 6)
+    result = prune(both, lists, sims, np.arange(2008)[::-1])
+    np.testing.assert_array_equal(result.keep, np.arange(2000))
+    fresh, fresh_sims = search(X, 0, 2000, 6)
+    np.testing.assert_array_equal(result.lists[0], fresh[0])
+    np.testing.assert_array_equal(result.sims[0], fresh_sims[0])
+    counts = (result.lists >= 0).sum(axis=1)
+    assert set(counts) > {6}
+    for row in range(2000):  # the others keep what is left, a prefix of the fresh list
+        np.testing.assert_array_equal(result.lists[row, : counts[row]], fresh[row, : counts[row]])
+        assert np.isneginf(result.sims[row, counts[row] :]).all()
+
+
+@pytest.mark.parametrize("size", [1, 700, 3600])
+def test_blocks_and_width_change_nothing_of_what_is_kept(size):
+    rng = np.random.default_rng(0)
+    X = np.repeat(hier(200), 5, axis=0) + 0.002 * rng.standard_normal((1000, 384))
+    X = (X / np.linalg.norm(X, axis=1, keepdims=True)).astype(np.float32)
+    n_tokens, cover = rng.integers(50, 5000, 1000), rng.choice([0.3, 1.0], 1000)
+    lists, sims = search(X, 0, 1000, 8)
+    whole = prune(X, lists, sims, n_tokens, 0.95, cover)
+    assert len(whole.duplicates.reported[0])
+
+    def blocks():
+        for at in range(0, 1000, size):
+            yield np.arange(at, min(at + size, 1000)), lists[at : at + size]
+
+    narrow = prune_blocks(X, blocks, n_tokens, 3, 0.95, cover)
+    np.testing.assert_array_equal(narrow.keep, whole.keep)
+    np.testing.assert_array_equal(narrow.lists, whole.lists[:, :3])
+    np.testing.assert_array_equal(narrow.sims, whole.sims[:, :3])
+    np.testing.assert_array_equal(narrow.duplicates.kept_id, whole.duplicates.kept_id)
+    for one, two in zip(narrow.duplicates.reported, whole.duplicates.reported, strict=True):
+        np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(narrow.top1, sims[:, 0])
+    u, v, near = whole.duplicates.reported
+    assert (np.minimum(cover[u], cover[v]) < 0.5).all()
+    assert (near >= np.float32(0.95)).all()
+    assert np.isin(u, whole.keep).all()
+
+
+def test_nothing_is_dropped_without_a_threshold():
+    equal = np.tile(np.array([1, 0, 0, 0], dtype=np.float32), (9, 1))
+    lists, _ = search(equal, 0, 9, 3)
+    result = prune_blocks(equal, lambda: [(np.arange(9), lists)], np.arange(9), 2, None)
+    np.testing.assert_array_equal(result.lists, lists[:, :2])
+    assert (result.duplicates.kept_id < 0).all()
+
+
+def test_what_an_order_holds_after_the_search_is_below_150_bytes_a_document():
+    X = flat(1000)
+    lists, _ = search(X, 0, 1000, 32)
+    result = prune_blocks(X, lambda: [(np.arange(1000), lists)], np.arange(1000), 10)
+    assert result.nbytes == 104 * 1000
+    assert lists.nbytes == 128 * 1000  # and what is stored
 
 
 def test_prune_of_nothing_and_of_all_equal_vectors():

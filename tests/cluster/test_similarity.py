@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longctx.cluster.similarity import nearest, pair_similarities, rerank
+from longctx.cluster.similarity import nearest, pair_similarities
 
 
 def unit_rows(seed: int, n: int, d: int) -> np.ndarray:
@@ -61,13 +61,17 @@ def test_near_ties_below_the_resolution_of_a_float32_product_are_decided_exactly
         np.testing.assert_array_equal(sims[i], every[best])
 
 
-def test_rerank_sorts_candidates_and_leaves_out_missing_ones_and_the_row_itself():
-    X = unit_rows(2, 40, 16)
-    numbers, sims = rerank(X[:1], X, np.array([[7, -1, 0, 31, 12]]), 4, np.array([0]))
-    true = pair_similarities(X, np.zeros(3, dtype=int), np.array([7, 31, 12]))
-    np.testing.assert_array_equal(numbers[0, :3], np.array([7, 31, 12])[np.argsort(-true)])
-    assert numbers[0, 3] == -1
-    np.testing.assert_array_equal(sims[0, :3], np.sort(true)[::-1])
+def test_copies_of_a_query_are_listed_by_number_however_many_tie():
+    rng = np.random.default_rng(6)
+    few = unit_rows(7, 5, 24)
+    B = few[rng.integers(0, 5, 400)]
+    numbers, sims = nearest(B, B, 7, np.arange(400))
+    every = np.stack([pair_similarities(B, np.full(400, i), np.arange(400)) for i in range(400)])
+    every[np.arange(400), np.arange(400)] = -np.inf
+    for i in range(400):
+        best = np.lexsort((np.arange(400), -every[i]))[:7]
+        np.testing.assert_array_equal(numbers[i], best)
+        np.testing.assert_array_equal(sims[i], every[i][best])
 
 
 @pytest.mark.parametrize(("m", "n", "k"), [(0, 5, 3), (5, 0, 3), (5, 5, 0)])
