@@ -6,7 +6,7 @@ DEMO := demo
 RECIPE := jobs/recipes/demo.yaml
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo lint test test-readers test-all bench bench-minhash bench-order clean
+.PHONY: help setup demo lint test test-readers test-all bench bench-minhash bench-order bench-pack-plan clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,13 +39,16 @@ test-readers: setup  ## trainers' own packages read every format (installs them 
 
 test-all: test test-readers  ## everything
 
-bench: bench-minhash bench-order  ## all benchmarks
+bench: bench-minhash bench-order bench-pack-plan  ## all benchmarks
 
 bench-minhash: setup  ## signatures: MB/s per core, against datasketch
 	$(BIN)/python -m jobs.bench.minhash --write
 
 bench-order: setup  ## orders: adjacency, coherence, seconds, against the bound
 	$(BIN)/python -m jobs.bench.order --hk --write
+
+bench-pack-plan: setup  ## packing: figures against the published ones, look-ahead, tokens/s
+	$(BIN)/python -m jobs.bench.pack --write
 
 clean:  ## remove the demo and all caches
 	rm -rf $(DEMO) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

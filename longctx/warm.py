@@ -23,6 +23,7 @@ def main() -> None:
     from longctx.order.improve import improve_path
     from longctx.order.path import greedy_edge_path
     from longctx.order.splice import splice_tours
+    from longctx.pack.lookahead import plan_look_ahead
     from longctx.pack.plan import plan_windows
 
     print("longctx: compiling kernels and preparing the packaged encoder (once)")
@@ -47,8 +48,9 @@ def main() -> None:
     leader_edges(bands[:, 0], keys[:2], signed)
     connected_components(keys[:2], keys[2:4])
     doc_and_window_stats("The quick brown fox jumps over the lazy dog.\n" * 20)
-    lengths = np.full(8, 100, dtype=np.int64)
-    plan_windows("window", lengths, np.zeros(8, dtype=np.int32), 256, separator=1)
+    packed = (np.full(8, 100, dtype=np.int64), np.zeros(8, dtype=np.int32), 256)
+    plan_look_ahead(*packed, vectors=rows[:8], separator=1)
+    plan_windows("best_fit", *packed, separator=1)
     static_folder()
 
 

@@ -1,53 +1,61 @@
-"""The rows of the measured table (section 8) that need lengths only, at its tolerances."""
+"""The published figures of packing (section 8), and what the automatic look-ahead must reach."""
 
-import numpy as np
+from functools import cache
+from pathlib import Path
+
 import pytest
 
+from jobs.bench.pack import Ordered, measure, ordered, trade_off
+from jobs.bench.pack_published import LENGTH, PUBLISHED, Case
 from longctx.pack.audit import placement_partial
-from longctx.pack.plan import STRATEGIES
+from longctx.pack.frame import Plan
+from longctx.pack.lookahead import plan_look_ahead
 
-N = 20_000
+
+@cache
+def orders_of(name: str, data: Path) -> dict[str, Ordered]:
+    found = ordered(name, data, ("path",) if name == "flat20000" else None)
+    assert found is not None
+    return found
 
 
-@pytest.fixture(scope="module")
-def lengths() -> np.ndarray:
-    """Lengths seed 3 in the random order of the tables (ordering.md, 12.1)."""
-    g = np.random.default_rng(3)
-    drawn = np.clip(np.exp(g.normal(6.55, 1.15, N)), 40, 200_000).astype(np.int64)
-    assert drawn[:5].tolist() == [7310, 40, 1130, 363, 415]
-    assert int(drawn.sum()) == 27_053_502
-    return drawn[g.permutation(N)]
+def shown(case: Case) -> str:
+    options = "-".join(str(v) for v in case.options.values())
+    return f"{case.dataset}-{case.length}-{case.order}-{case.strategy}-{options}"
+
+
+@pytest.mark.parametrize("case", PUBLISHED, ids=shown)
+def test_published_figures(case: Case, shared_data: Path):
+    row = measure(case, orders_of(case.dataset, shared_data))
+    assert row.off == [], row
+    if case.published[3] == 0:
+        assert row.split_short == 0
+
+
+def planned(name: str, data: Path) -> tuple[Plan, dict, Ordered]:
+    documents = orders_of(name, data)["path"]
+    plan, report = plan_look_ahead(
+        documents.lengths, documents.tour, LENGTH, vectors=documents.vectors
+    )
+    return plan, report, documents
 
 
 @pytest.mark.parametrize(
-    ("strategy", "options", "windows", "fill", "split", "split_short"),
-    [
-        ("concat", {}, 3_303, 0.9998, 0.1543, 0.1390),
-        ("window", {"look_ahead": 1}, 3_949, 0.8363, 0.0152, 0),
-        ("window", {"look_ahead": 16}, 3_332, 0.9911, 0.0152, 0),
-        ("window", {"look_ahead": 64}, 3_317, 0.9956, 0.0152, 0),
-        ("window", {"look_ahead": 64, "fill_policy": "split"}, 3_303, 0.9998, 0.1432, 0.1280),
-        ("window", {"look_ahead": 256}, 3_312, 0.9971, 0.0152, 0),
-        ("window", {"look_ahead": 64, "rule": "largest"}, 3_310, 0.9977, 0.0152, 0),
-    ],
+    ("name", "fill", "kept"),
+    [("wiki2", 0.99, 1.0), ("hier20000", 0.995, 0.95), ("flat20000", 0.995, 0.94)],
 )
-def test_windows_of_8192_tokens(lengths, strategy, options, windows, fill, split, split_short):
-    plan = STRATEGIES[strategy](lengths, np.zeros(N, np.int32), 8_192, **options)
-    found = int(plan.placement.window[-1]) + 1
-    sums = placement_partial(plan.placement, lengths, 8_192)
-    assert found == pytest.approx(windows, rel=0.002)
-    assert plan.placement.tokens / (found * 8_192) == pytest.approx(fill, abs=0.002)
-    assert sums["split_docs"] / N == pytest.approx(split, abs=0.004)
-    assert sums["split_short"] / N == pytest.approx(split_short, abs=0.004)
-    if split_short == 0:
-        assert (sums["split_docs"], sums["split_short"]) == (305, 0)
+def test_the_look_ahead_keeps_coherence_at_full_windows(name, fill, kept, shared_data: Path):
+    plan, report, documents = planned(name, shared_data)
+    assert report["fill"] >= fill
+    assert report["coherence_kept"] >= kept
+    cuts = placement_partial(plan.placement, documents.lengths, LENGTH)
+    assert cuts["split_short"] == 0
+    assert cuts["split_docs"] == (documents.lengths > LENGTH).sum()
 
 
-def test_windows_of_131072_tokens(lengths):
-    tour = np.zeros(N, np.int32)
-    for strategy, look_ahead, windows in (("concat", None, 207), ("window", 64, 207)):
-        options = {} if look_ahead is None else {"look_ahead": look_ahead}
-        plan = STRATEGIES[strategy](lengths, tour, 131_072, **options)
-        assert int(plan.placement.window[-1]) + 1 == windows
-    next_fit = STRATEGIES["window"](lengths, tour, 131_072, look_ahead=1)
-    assert int(next_fit.placement.window[-1]) + 1 == pytest.approx(211, abs=1)
+def test_the_choice_is_no_worse_than_a_look_ahead_of_64(shared_data: Path):
+    for name in ("wiki2", "hier20000", "flat20000"):
+        report = trade_off(orders_of(name, shared_data)["path"])
+        fixed = next(c for c in report["tried"] if c["rule"] == "first" and c["look_ahead"] == 64)
+        assert report["coherence"] > fixed["coherence"] + 0.01
+        assert report["fill"] > fixed["fill"] - 0.005
