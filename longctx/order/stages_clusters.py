@@ -101,7 +101,7 @@ class OrderClusters(ClusteredOrder):
     inside: Literal["random", "near", "far"] = "random"
     cluster_order: Literal["path", "random"] = "path"
 
-    summary: ClassVar[str] = "k-means groups of about two contexts, at random inside"
+    summary: ClassVar[str] = "k-means groups of about two contexts"
     source: ClassVar[str] = "the clustering ablation of ICP 2310.10638; SemDeDup 2303.09540"
     cost: ClassVar[str] = "k-means, then a sort; contexts are coherent, neighbours far below a path"
     contexts: ClassVar[int] = 2
@@ -131,7 +131,7 @@ class OrderClusterPath(ClusteredOrder):
     k_join: int = Field(32, ge=2)
     improve: Literal["none", "2opt", "2opt+oropt"] = "2opt+oropt"
 
-    summary: ClassVar[str] = "k-means groups of about one context, a path inside and over them"
+    summary: ClassVar[str] = "paths inside k-means groups, a path over them"
     source: ClassVar[str] = "longctx; Bentley 1992 for the searches"
     cost: ClassVar[str] = "k-means, then about 0.1 ms per document; 92-99 % of a path's adjacency"
     contexts: ClassVar[int] = 1
