@@ -8,6 +8,8 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 
+from longctx.errors import RunError
+
 # Without these, workers beyond `num_cpus` are killed after one idle second and every shuffle
 # starts Python again: a group-by takes 7 s instead of 0.3 s on two cores.
 _WORKER_SETTINGS = {
@@ -19,18 +21,37 @@ _WORKER_SETTINGS = {
 def connect(num_cpus: int | None = None) -> int:
     """Join the cluster of RAY_ADDRESS (as jobs do) or start a local one; returns its CPUs.
 
-    A Ray that is already initialised in this process is used as it is.
+    A Ray that is already initialised in this process is used as it is. Raises RunError where none
+    can be had.
     """
     import ray
 
     _quiet()
     if not ray.is_initialized():
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            _start_local(num_cpus)
+        try:
+            if os.environ.get("RAY_ADDRESS"):
+                ray.init(log_to_driver=False, logging_level=logging.ERROR)
+            else:
+                _start_local(num_cpus)
+        except Exception as error:  # Ray raises plain Exception, ConnectionError, ValueError, ...
+            raise _unreachable(error) from error
     _configure_data()
     return max(1, cluster_total("CPU"))
+
+
+def _unreachable(error: Exception) -> RunError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if address := os.environ.get("RAY_ADDRESS"):
+        return RunError(
+            f"the Ray cluster cannot be joined ({reason})",
+            where=f"RAY_ADDRESS={address}",
+            remedy="start the cluster, correct the address, or unset RAY_ADDRESS to work locally",
+        )
+    return RunError(
+        f"Ray did not start on this machine ({reason})",
+        where="ray",
+        remedy="run again when the machine is less busy (Ray waits 30 s for its own processes)",
+    )
 
 
 def _start_local(num_cpus: int | None) -> None:
