@@ -160,31 +160,42 @@ def test_long_documents_are_cut_where_a_sentence_ends(folder: Path, strategy: st
 
 
 @pytest.mark.ray
-def test_spans_are_framed_as_documents_and_traced_into_theirs(ray_local: int, tmp_path: Path):
+@pytest.mark.parametrize(
+    "order",
+    [{"variant": "knn_repeat", "dup_hi": 1}, {"p_knn": 0.4, "rel_lo": -1, "languages": ["en"]}],
+    ids=["whole documents", "sentences"],
+)
+def test_spans_are_framed_as_documents_and_traced_into_theirs(
+    ray_local: int, tmp_path: Path, order: Row
+):
     stages = [
         {"op": "score.heuristics"},
         {"op": "embed"},
-        {"op": "order.neighbours", "variant": "knn_repeat", "dup_hi": 1},
+        {"op": "order.neighbours", **order},
         {"op": "pack", "length": 400, "separator": [7, 8]},
     ]
-    done = run_rows(tmp_path, ROWS[:12], stages)
+    rows = [{**row, "language": "en"} for row in ROWS[:12]]
+    done = run_rows(tmp_path, rows, stages)
     plan = done.stage("pack").steps["plan"]
-    rows = done.rows("order.neighbours")
-    spans = {r["doc_id"]: r["spans"] for r in rows}
-    assert all(r["tour_id"] is None for r in rows)
-    assert plan["span_rows"] == sum(map(len, spans.values())) >= 12
-    framed = sum(s["end"] - s["start"] + 2 for own in spans.values() for s in own)
-    assert plan["tokens_in"] == plan["tokens_placed"] + plan["dropped_separator"] == framed
-    known = {i: tokens_of(TEXTS[i]) for i in spans}
+    placed = {r["doc_id"]: r for r in done.rows("order.neighbours")}
+    known = {i: tokens_of(TEXTS[i]) for i in placed}
+    spans = [s for r in placed.values() for s in r["spans"] or []]
+    sizes = [s["end"] - s["start"] for s in spans]
+    sizes += [len(known[i]) for i, r in placed.items() if r["tour_id"] is not None]
+    assert plan["span_rows"] == len(spans) >= 8
+    assert any(s["start"] > 0 for s in spans) == ("p_knn" in order)
+    dropped = plan["dropped_separator"]
+    assert plan["tokens_in"] == plan["tokens_placed"] + dropped == sum(sizes) + 2 * len(sizes)
     seen = set()
     for window in done.windows():
         for s in window["segments"]:
             ids = window["input_ids"][s["start"] : s["end"]]
-            text = known[s["doc_id"]][s["doc_start"] : s["doc_start"] + len(ids)]
-            assert ids[: len(text)] == text
-            assert ids[len(text) :] in ([], [7], [7, 8])
+            text = [i for i in ids if i not in (7, 8)]
+            assert ids[len(text) :] in ([], [7], [7, 8], [8])
+            first = s["doc_start"]
+            assert text == known[s["doc_id"]][first : first + len(text)]
             seen.add(s["doc_id"])
-    assert seen == set(spans)
+    assert seen == set(placed)
     assert done.stage("pack").rows_out == 12
 
 
