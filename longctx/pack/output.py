@@ -8,7 +8,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,9 @@ class Fill:
         rows = rows.sort_by([("window", "ascending"), ("seq", "ascending")]).combine_chunks()
         placement, documents = _documents(rows)
         matrix = _vectors(rows)
-        similar = similarity(placement, matrix) if matrix is not None else None
+        similar = None
+        if matrix is not None:
+            similar = similarity(replace(placement, document=_first_span(rows)), matrix)
         table = assemble(placement, documents, length=self.length, similarities=similar)
         target = target_of(self.setting, self.length)
         check_ids(table, target.vocab_size)
@@ -135,6 +137,13 @@ def _documents(rows: pa.Table) -> tuple[Placement, FramedDocuments]:
         origin=rows.column("origin").to_numpy(),
     )
     return placement, documents
+
+
+def _first_span(rows: pa.Table) -> Any:
+    """For each span the first one of its document: spans of one document are not compared."""
+    code = np.asarray(rows.column("doc_id").combine_chunks().dictionary_encode().indices)
+    _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
+    return first[inverse]
 
 
 def _vectors(rows: pa.Table) -> Any:

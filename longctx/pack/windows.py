@@ -230,7 +230,7 @@ def _stats(
     similarities: Similarity | None,
 ) -> pa.Array:
     row = np.repeat(np.arange(len(borders) - 1), np.diff(borders))
-    n_docs = _distinct(row, placement.document, len(fill))
+    n_docs = _distinct(row, _codes(documents.doc_id)[placement.document], len(fill))
     n_sources = _distinct(row, _codes(documents.source)[placement.document], len(fill))
     n_tours = pa.nulls(len(fill), pa.int32())
     if documents.tour_id is not None:

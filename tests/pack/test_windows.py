@@ -58,7 +58,7 @@ def test_rows_have_the_schema_and_the_tokens_of_their_segments():
     assert row["tour_id"] == "t0"
 
 
-def test_next_token_is_the_token_after_a_cut_and_null_at_a_documents_end():
+def test_next_token_is_the_token_after_a_cut_and_null_at_a_framedend():
     assert concat_windows()["next_token"].to_pylist() == [1004, 3006, 5002, None]
 
 
@@ -70,7 +70,7 @@ def test_next_token_of_a_dropped_separator_is_the_separator():
     assert table["n_tokens"].to_pylist() == [10]
 
 
-def test_stats_count_distinct_documents_sources_and_tours():
+def test_stats_count_distinct_framedsources_and_tours():
     placement = Placement(
         *np.array([[0, 0, 0, 0, 1], [3, 0, 3, 1, 4], [0, 0, 8, 0, 0], [4, 2, 9, 1, 2]])
     )
@@ -101,7 +101,7 @@ def test_coherence_and_adjacency_of_the_specification():
     assert stats[2]["coherence"] == pytest.approx(np.sqrt(0.75), abs=1e-6)
 
 
-def test_a_span_level_row_counts_doc_start_from_the_documents_start():
+def test_a_span_level_row_counts_doc_start_from_the_framedstart():
     docs = documents([4, 3])
     spans = FramedDocuments(
         docs.doc_id, docs.source, docs.license, docs.tokens, docs.offsets,
@@ -205,3 +205,13 @@ def test_ids_wider_than_int32_are_refused_before_they_wrap():
         FramedDocuments(
             docs.doc_id, docs.source, docs.license, docs.tokens.astype(np.int64), docs.offsets
         )
+
+
+def test_several_spans_of_one_document_count_as_one_document():
+    names = pa.array(["a", "b", "a"])
+    framed = FramedDocuments(
+        names, names, names, np.arange(9, dtype=np.int32), np.array([0, 3, 6, 9])
+    )
+    zero = np.zeros(3, np.int64)
+    placement = Placement(zero, np.arange(3), zero, np.full(3, 3))
+    assert assemble(placement, framed, length=10)["stats"][0]["n_docs"].as_py() == 2
