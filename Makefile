@@ -6,7 +6,7 @@ DEMO := demo
 RECIPE := jobs/recipes/demo.yaml
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo lint test test-readers test-all bench bench-minhash bench-order bench-pack-plan clean
+.PHONY: help setup demo compare-orders lint test test-readers test-all bench bench-minhash bench-order bench-pack-plan clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,6 +24,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## run the main job on the text of this machine's own packages
 	@test -d $(DEMO)/corpus || $(BIN)/longctx sample-corpus $(DEMO)/corpus
 	$(BIN)/longctx run $(RECIPE)
+
+compare-orders: setup  ## all orders on the development corpus, and the page that compares them
+	$(BIN)/python -m jobs.compare_orders
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .
