@@ -178,8 +178,8 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
         (
             "[parquet, mds]",
             "[parquet, mdz]",
-            "recipe.yaml:17: output.format.1: should be 'parquet', 'mds', 'megatron', 'ds', 'jsonl', "
-            "'webdataset' or 'trl', got 'mdz'; did you mean 'mds'?",
+            "recipe.yaml:17: output.format.1: should be 'parquet', 'mds', 'megatron', 'ds', "
+            "'jsonl', 'webdataset' or 'trl', got 'mdz'; did you mean 'mds'?",
         ),
         ("{path: embedded}", "", "recipe.yaml:7: tokenizer: should be a mapping of fields, got"),
         (
