@@ -35,9 +35,9 @@ def main() -> int:
 
 def _begin_with(done: Recipe, source: Path, recipe: Recipe, target: Path) -> None:
     """Copy the documents and the stages that two recipes begin with."""
-    shutil.copytree(source / "documents", target / "documents")
-    shutil.copytree(source / "quarantine", target / "quarantine", dirs_exist_ok=True)
-    shutil.copytree(source / "stages" / "00-read", target / "stages" / "00-read")
+    for name in ("documents", "quarantine", "stages/00-read"):
+        if (source / name).exists():
+            shutil.copytree(source / name, target / name)
     for name, ours, theirs in zip(recipe.stage_names(), recipe.ops, done.ops, strict=False):
         if ours != theirs:
             return
