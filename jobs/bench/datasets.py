@@ -7,6 +7,7 @@ float32 at the end, so that anybody who follows the recipe holds the same number
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +28,21 @@ def _normalised(x: F64) -> F64:
 
 def flat(n: int, d: int = 384, seed: int = 0, sigma: float = 1.0) -> F32:
     """n // 50 equal topics without structure above them; float32[n, d], unit norm."""
+    return np.concatenate(list(flat_blocks(n, n, d, seed, sigma)))
+
+
+def flat_blocks(
+    n: int, rows: int, d: int = 384, seed: int = 0, sigma: float = 1.0
+) -> Iterator[F32]:
+    """The rows of `flat` in blocks: the same numbers, in the memory of one block."""
     g = np.random.default_rng(seed)
     n_topics = max(8, n // 50)
     centre = _normalised(g.standard_normal((n_topics, d)))
     label = g.integers(0, n_topics, n)
-    noise = g.standard_normal((n, d))
-    return _normalised(centre[label] + sigma * noise / np.sqrt(d)).astype(np.float32)
+    for at in range(0, n, rows):
+        block = label[at : at + rows]
+        noise = g.standard_normal((len(block), d))
+        yield _normalised(centre[block] + sigma * noise / np.sqrt(d)).astype(np.float32)
 
 
 def hier(n: int, d: int = 384, seed: int = 0) -> F32:

@@ -30,7 +30,7 @@ import numpy.typing as npt
 from longctx.cluster.kmeans import train, training_sample
 from longctx.cluster.knn import places_in, positions, search_rows
 from longctx.cluster.knn import search_within as exact_within
-from longctx.cluster.similarity import F32, I32, I64, empty_lists, extend, nearest, rerank
+from longctx.cluster.similarity import F32, I32, I64, Lists, empty_lists, extend, nearest, rerank
 from longctx.ids import U64, priorities
 
 PER_CELL = 32
@@ -101,17 +101,26 @@ def search_cells(X: F32, cells: Cells, rows: I64, k: int, living: Mask | None = 
     """
     lists, Q = empty_lists(len(rows), k), X[rows]
     near, _ = nearest(Q, cells.centroids, cells.probed)
+    # The own cell of all comes first: a list that is full of near ones turns most others away.
+    for ranks in (near[:, :1], near[:, 1:]):
+        _visit(X, cells, rows, Q, ranks, living, lists)
+    return lists.numbers, lists.sims
+
+
+def _visit(
+    X: F32, cells: Cells, rows: I64, Q: F32, near: I32, living: Mask | None, lists: Lists
+) -> None:
+    """Compare each query with the members of the cells `near` int32[m, .] to it, cell by cell."""
     visits = np.argsort(near.ravel(), kind="stable")
     bounds = np.searchsorted(near.ravel()[visits], np.arange(len(cells.centroids) + 1))
     for cell in np.flatnonzero(np.diff(bounds)):
-        at = visits[bounds[cell] : bounds[cell + 1]] // cells.probed
+        at = visits[bounds[cell] : bounds[cell + 1]] // near.shape[1]
         members = cells.order[cells.bounds[cell] : cells.bounds[cell + 1]].astype(np.int64)
         if living is not None:
             members = members[living[members]]
         for first in range(0, len(members), _MEMBER_BLOCK):
             block = members[first : first + _MEMBER_BLOCK]
             extend(lists, at, Q[at], block, X[block], places_in(block, rows[at]))
-    return lists.numbers, lists.sims
 
 
 def refine(X: F32, rows: I64, lists: I32, first: I32, known: I64 | None = None) -> Found:

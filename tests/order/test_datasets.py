@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jobs.bench.datasets import lengths
+from jobs.bench.datasets import flat, flat_blocks, lengths
 from longctx.cluster.similarity import pair_similarities
 from tests.order.conftest import named
 
@@ -36,3 +36,9 @@ def test_lengths():
     other, _ = lengths(6116, seed=4)
     assert other[:3].tolist() == [330, 571, 4737]
     assert other.sum() == 8_211_433
+
+
+def test_blocks_hold_the_same_numbers():
+    whole = flat(700, d=16, seed=3)
+    for rows in (1, 64, 699):
+        np.testing.assert_array_equal(np.concatenate(list(flat_blocks(700, rows, 16, 3))), whole)
