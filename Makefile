@@ -6,7 +6,7 @@ DEMO := demo
 RECIPE := jobs/recipes/demo.yaml
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo compare-orders lint test test-readers test-all bench bench-minhash bench-order bench-pack-plan clean
+.PHONY: help setup demo compare-orders lint test test-readers test-all bench bench-minhash bench-order bench-order-scale bench-pack-plan clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -49,6 +49,9 @@ bench-minhash: setup  ## signatures: MB/s per core, against datasketch
 
 bench-order: setup  ## orders: adjacency, coherence, seconds, against the bound
 	$(BIN)/python -m jobs.bench.order --hk --write
+
+bench-order-scale: setup  ## order.path at 1,000,000 documents (half an hour; not part of bench)
+	$(BIN)/python -m jobs.bench.order_scale --verify 100000 --write
 
 bench-pack-plan: setup  ## packing: figures against the published ones, look-ahead, tokens/s
 	$(BIN)/python -m jobs.bench.pack --write
