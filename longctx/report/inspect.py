@@ -6,6 +6,7 @@ run, or the packaged static one where the run folder is gone.
 """
 
 import json
+import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from longctx.report.format import count, one_line, percent, plural
 from longctx.text.tokenize import Tokenizer, load_tokenizer
 
 _SEAM_CHARS = 160
+# Windows of several lengths lie in a folder for each.
+_OF_LENGTH = re.compile(r"length-\d+/part-\d+\.parquet")
 _COMPARED = 10_000
 _LISTED = ["window_id", "n_tokens", "segments", "tour_id", "stats"]
 
@@ -91,6 +94,9 @@ def _encoder(run_dir: str | None) -> dict[str, Any]:
 
 def _files(source: _Source) -> list[str]:
     names = [n for n in paths.list_files(source.folder) if n.endswith(".parquet")]
+    if not names:
+        below = paths.list_files(source.folder, recursive=True)
+        names = [n for n in below if _OF_LENGTH.fullmatch(n)]
     names = [n for n in names if source.only in (None, n)]
     if not names:
         raise RecipeError(

@@ -6,11 +6,13 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from longctx.errors import RecipeError, RunError
 from longctx.recipe import from_dict
 from longctx.report.collect import collect
 from longctx.report.html import render
+from longctx.report.inspect import inspect_view
 from longctx.text.offsets import sentence_token_ends
 from longctx.text.tokenize import load_tokenizer
 from tests.conftest import make_rows
@@ -85,6 +87,9 @@ def test_windows_of_several_lengths_lie_in_folders_of_their_own(folder: Path):
     assert page.windows is not None
     assert [row.length for row in page.windows.lengths] == [512, 128]
     assert "Windows by length" in render(page)
+    listing = Console(width=120, record=True)
+    listing.print(inspect_view(done.record.run_dir, limit=3))
+    assert f"3 of {audit['windows']}" in listing.export_text()
 
 
 @pytest.mark.ray
