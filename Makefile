@@ -6,7 +6,7 @@ DEMO := demo
 RECIPE := jobs/recipes/demo.yaml
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo compare-orders lint test test-readers test-all bench bench-minhash bench-order bench-order-scale bench-pack-plan clean
+.PHONY: help setup demo compare-orders lint test test-rooms test-whole test-readers test-all bench bench-minhash bench-order bench-order-scale bench-pack-plan clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -34,7 +34,14 @@ lint: setup  ## ruff and mypy
 	$(BIN)/mypy
 
 test: lint  ## lint, types and all tests
-	$(BIN)/pytest
+	@$(MAKE) --no-print-directory -j2 test-rooms test-whole
+
+# Two processes with a Ray each: what the tests of one wait for, the other uses.
+test-rooms: setup
+	$(BIN)/pytest tests/*/
+
+test-whole: setup
+	$(BIN)/pytest tests/test_*.py
 
 test-readers: setup  ## trainers' own packages read every format (installs them below build/)
 	$(BIN)/python -m tests.readers.environments
