@@ -41,11 +41,12 @@ from longctx.order.improve import improve_path
 from longctx.order.path import greedy_edge_path
 from longctx.pack.audit import placement_partial
 from longctx.pack.frame import Plan
-from longctx.pack.lookahead import plan_look_ahead
+from longctx.pack.lookahead import RULES, plan_look_ahead
 from longctx.pack.plan import plan_windows
 from longctx.pack.similarity import coherence
 
 SETS = ("hier20000", "wiki2", "flat20000")
+CURVE = (16, 64, 256, 512, 1024)
 
 
 class Row(NamedTuple):
@@ -172,12 +173,20 @@ def _filled(plan: Plan, length: int) -> tuple[int, float]:
 
 
 def trade_off(documents: Ordered) -> dict[str, Any]:
-    """What the automatic look-ahead tried along an order, what it took, and its seconds."""
+    """What rules and look-aheads are worth along an order, and which the packer takes.
+
+    `curve` holds them all; `seconds` are those of the packer's own choice.
+    """
+    where = (documents.lengths, documents.tour, LENGTH)
+    curve = [
+        plan_look_ahead(*where, rule=rule, look_ahead=look, vectors=documents.vectors)[1]["tried"]
+        for rule in RULES
+        for look in CURVE
+    ]
     started = time.process_time()
-    _, report = plan_look_ahead(
-        documents.lengths, documents.tour, LENGTH, vectors=documents.vectors
-    )
-    return {**report, "seconds": time.process_time() - started}
+    _, report = plan_look_ahead(*where, vectors=documents.vectors)
+    seconds = time.process_time() - started
+    return {**report, "seconds": seconds, "curve": [c for tried in curve for c in tried]}
 
 
 def _published(rows: list[Row]) -> str:
@@ -214,11 +223,11 @@ def _curve(name: str, report: dict[str, Any]) -> str:
             f"{c['coherence'] / report['coherence_of_order']:.1%}",
             "x" if (c["rule"], c["look_ahead"]) == (report["rule"], report["look_ahead"]) else "",
         ]
-        for c in report["tried"]
+        for c in report["curve"]
     ]
     about = (
         f"Windows of {LENGTH:,} tokens along the path; coherence of the order itself (concat) "
-        f"{report['coherence_of_order']:.4f}; {report['seconds']:.2f} CPU s for all."
+        f"{report['coherence_of_order']:.4f}; {report['seconds']:.2f} CPU s for the choice."
     )
     return f"### Look-ahead, {name}\n\n{about}\n\n{table(header, lines)}"
 

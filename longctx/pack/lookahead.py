@@ -15,16 +15,17 @@ that fit a window, the others none:
                         hier 20,000     flat 20,000     wiki2
     concat              .696 / .9998    .488 / .9998    .405 / .9994
     first, 64           .651 / .9956    .446 / .9956    .313 / .9954
+    first, 512          .649 / .9977    .443 / .9974    .314 / .9974
     weighed, 64         .679 / .9950    .465 / .9956    .345 / .9944
-    weighed, 256        .679 / .9965    .464 / .9968    .373 / .9954
-    weighed, 1,024      .679 / .9974    .464 / .9971    .409 / .9915
-    chosen              weighed, 1,024  weighed, 64     weighed, 1,024
+    weighed, 512        .677 / .9971    .464 / .9971    .391 / .9944
+    chosen              weighed, 64     weighed, 64     weighed, 512
+    (weighed, 1,024     .679 / .9974    .464 / .9971    .409 / .9915, at twice the time)
 
-What is lost: `weighed` looks for its like up to 1,024 pieces ahead, so a window holds fewer direct
+What is lost: `weighed` looks for its like up to 512 pieces ahead, so a window holds fewer direct
 neighbours of the tour; where they matter for another reason (files of one repository), set the rule
 `first`. Without vectors only fill can be measured: the shortest look-ahead at which windows are
 99 % as full as they can be, by the rule `first`. Costs one plan for each candidate: O(documents x
-1,024 x d) operations; 4 d bytes a document for the vectors.
+512 x d) operations; 4 d bytes a document for the vectors.
 """
 
 from collections.abc import Iterable
@@ -38,7 +39,7 @@ from longctx.pack.plan import plan_windows
 from longctx.pack.similarity import F32, coherence
 
 AUTO = "auto"
-LOOK_AHEADS = (64, 256, 1024)
+LOOK_AHEADS = (64, 512)
 RULES = ("first", "weighed")
 LEAST_FILL = 0.98
 LEAST_FILL_BLIND = 0.99

@@ -42,7 +42,7 @@ def planned(name: str, data: Path) -> tuple[Plan, dict, Ordered]:
 
 @pytest.mark.parametrize(
     ("name", "fill", "kept"),
-    [("wiki2", 0.99, 1.0), ("hier20000", 0.995, 0.95), ("flat20000", 0.995, 0.94)],
+    [("wiki2", 0.99, 0.95), ("hier20000", 0.995, 0.96), ("flat20000", 0.995, 0.94)],
 )
 def test_the_look_ahead_keeps_coherence_at_full_windows(name, fill, kept, shared_data: Path):
     plan, report, documents = planned(name, shared_data)
