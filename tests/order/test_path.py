@@ -5,10 +5,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longctx.cluster.knn import search, sort_edges, undirected_edges
+from longctx.cluster.cells import group, search_within, widened
+from longctx.cluster.kmeans import assign
+from longctx.cluster.knn import edge_parts, search, sort_edges, undirected_edges
 from longctx.order.improve import improve_path
 from longctx.order.metrics import adjacency
-from longctx.order.path import accept_edges, greedy_edge_path, join_fragments, no_links
+from longctx.order.path import (
+    accept_edges,
+    greedy_edge_path,
+    join_fragments,
+    no_links,
+    path_of_parts,
+)
 from longctx.order.random import random_order
 from tests.order.conftest import at_degrees, corpus_of, named
 
@@ -141,6 +149,24 @@ def test_shards_of_the_search_and_of_the_edges_give_the_same_path(count, named_s
     at_once = no_links(2000)
     accept_edges(at_once, edges)
     np.testing.assert_array_equal(links.link, at_once.link)
+
+
+def test_parts_of_edges_and_joining_in_cells_give_the_path_of_one_piece(named_set, monkeypatch):
+    monkeypatch.setattr("longctx.order.path.ALL_PAIRS_UP_TO", 100)
+    monkeypatch.setattr("longctx.cluster.cells.EXACT_AMONG", 100)
+    corpus = named(named_set)
+    whole = greedy_edge_path(corpus.vectors, corpus.edges)
+    centroids = corpus.vectors[::50]
+    cells = group(assign(corpus.vectors, centroids)[0], centroids, 40)
+    for search_ends in (None, search_within(corpus.vectors, cells)):
+        parts = edge_parts(corpus.lists, corpus.sims, 10, at_once=3000)
+        path = path_of_parts(corpus.vectors, parts, search=search_ends)
+        np.testing.assert_array_equal(path, whole)
+    few = search_within(corpus.vectors, widened(cells, 1))
+    path = path_of_parts(corpus.vectors, [corpus.edges], search=few)
+    np.testing.assert_array_equal(np.sort(path), np.arange(2000))
+    loss = adjacency(corpus.vectors, whole) - adjacency(corpus.vectors, path)
+    assert 0 <= loss < 0.005
 
 
 def test_shuffled_rows_give_the_same_path(named_set):
