@@ -23,7 +23,7 @@ import yaml
 ADMINISTRATOR, USER = ("admin", "admin-secret"), ("longctx", "longctx-secret")
 
 
-def wait_until(holds: Callable[[], bool], what: str, seconds: float = 90.0) -> None:
+def wait_until(holds: Callable[[], bool], what: str, seconds: float = 300.0) -> None:
     """Poll until a condition holds. Raises TimeoutError naming it."""
     deadline = time.monotonic() + seconds
     while not holds():
