@@ -105,7 +105,7 @@ class Command:
 
     def end(self) -> Ended:
         """Wait for the end of the run."""
-        self.process.wait(timeout=180)
+        self.process.wait(timeout=600)
         return Ended(self.process.returncode, self._said.read_text())
 
 

@@ -57,11 +57,12 @@ def recipe_for(corpus: Path, run_dir: Path, **changes: Any) -> dict[str, Any]:
 
 
 def commits_of(run_dir: Path) -> dict[Path, int]:
-    """Every commit file with the time it was written."""
-    found = {}
-    for file in run_dir.glob("stages/**/*.commit.json"):
-        found[file] = file.stat().st_mtime_ns
-    return found
+    """Every commit file with the time it was written; what a kill left half-written is none."""
+    return {
+        file: file.stat().st_mtime_ns
+        for file in run_dir.glob("stages/**/*.commit.json")
+        if not file.name.startswith(paths.TEMPORARY)
+    }
 
 
 def leftovers(run_dir: Path) -> list[Path]:
