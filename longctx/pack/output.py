@@ -180,12 +180,7 @@ def publish(
     _remove_stale(setting.output, set(files))
     _verify(setting, commits, target)
     manifest = {
-        "schema_version": SCHEMA_VERSION,
-        "longctx": __version__,
-        "recipe_fingerprint": setting.recipe_fingerprint,
-        "seed": setting.seed,
-        "tokenizer": setting.tokenizer,
-        "tokenizer_fingerprint": setting.tokenizer_fingerprint,
+        **_made_by(setting),
         "length": length,
         "windows": figures.get("windows", 0),
         "tokens": figures.get("tokens", 0),
@@ -201,17 +196,24 @@ def publish(
     return figures
 
 
-def publish_lengths(
-    setting: Setting, figures: dict[str, dict[str, Any]], shares: dict[str, dict[str, Any]]
-) -> None:
-    """Write the `manifest.json` over the folders of several window lengths."""
-    manifest = {
+def _made_by(setting: Setting) -> dict[str, Any]:
+    """What every manifest says of where its windows come from."""
+    return {
         "schema_version": SCHEMA_VERSION,
         "longctx": __version__,
         "recipe_fingerprint": setting.recipe_fingerprint,
         "seed": setting.seed,
         "tokenizer": setting.tokenizer,
         "tokenizer_fingerprint": setting.tokenizer_fingerprint,
+    }
+
+
+def publish_lengths(
+    setting: Setting, figures: dict[str, dict[str, Any]], shares: dict[str, dict[str, Any]]
+) -> None:
+    """Write the `manifest.json` over the folders of several window lengths."""
+    manifest = {
+        **_made_by(setting),
         "lengths": [
             {
                 "length": int(length),
