@@ -38,6 +38,10 @@ def connect(num_cpus: int | None = None) -> int:
     A Ray that is already initialised in this process is used as it is. Raises RunError where none
     can be had.
     """
+    if os.environ.get("RAY_ADDRESS"):
+        # Before Ray is loaded, which reads them: a silent host keeps the driver waiting, too.
+        for name, value in NODE_SETTINGS.items():
+            os.environ.setdefault(name, value)
     import ray
 
     _quiet()
