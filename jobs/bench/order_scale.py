@@ -17,16 +17,15 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from jobs.bench import watch
 from jobs.bench.datasets import flat_blocks
 from jobs.bench.report import table, write_section
 from longctx.engine.barrier import BarrierContext
@@ -42,7 +41,6 @@ from longctx.schema import DOCUMENTS
 PART_ROWS, GROUP_ROWS, D = 50_000, 5000, 384
 EMBED, ORDER = "01-embed", "02-order.path"
 MOST_SECONDS, MOST_BYTES, MOST_RATIO = 1200, 8 * 10**9, 2.0
-EVERY_SECONDS = 1.0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -109,55 +107,23 @@ def watched(folder: Path | None, **what: Any) -> dict[str, Any]:
     try:
         build(place, what["n"])
         command = [sys.executable, "-m", "jobs.bench.order_scale", "--run"]
-        started = time.perf_counter()
-        child = subprocess.Popen(
-            [*command, json.dumps({**what, "folder": str(place)})],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        seconds, peak = _watch(child)
-        wall = time.perf_counter() - started
-        said = child.communicate()[0]
-        if child.returncode:
-            raise SystemExit(f"the run of {name} ended with {child.returncode}")
-        found = json.loads(said.splitlines()[-1])
+        taken = watch.watched([*command, json.dumps({**what, "folder": str(place)})])
+        print(taken.errors, file=sys.stderr, end="", flush=True)
+        if taken.code:
+            raise SystemExit(f"the run of {name} ended with {taken.code}")
+        found = json.loads(taken.printed.splitlines()[-1])
     finally:
         if folder is None:
             shutil.rmtree(place, ignore_errors=True)
     n = what["n"]
     return {
         "documents": n,
-        "wall s": round(wall, 1),
-        "CPU s": round(seconds, 1),
-        "CPU ms a document": round(1000 * seconds / n, 3),
-        "peak GB": round(peak / 1e9, 2),
+        "wall s": round(taken.wall, 1),
+        "CPU s": round(taken.cpu, 1),
+        "CPU ms a document": round(1000 * taken.cpu / n, 3),
+        "peak GB": round(taken.peak / 1e9, 2),
         **found,
     }
-
-
-def _watch(child: "subprocess.Popen[str]") -> tuple[float, int]:
-    """CPU seconds and the largest sum of PSS of a process and all below it, until it ends."""
-    import psutil  # type: ignore[import-untyped]
-
-    used: dict[tuple[int, float], float] = {}
-    peak = 0
-    parent = psutil.Process(child.pid)
-    while child.poll() is None:
-        total = 0
-        try:
-            processes = [parent, *parent.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            break
-        for process in processes:
-            try:
-                times = process.cpu_times()
-                total += process.memory_full_info().pss
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
-            used[process.pid, process.create_time()] = times.user + times.system
-        peak = max(peak, total)
-        time.sleep(EVERY_SECONDS)
-    return sum(used.values()), peak
 
 
 def build(folder: Path, n: int) -> None:
