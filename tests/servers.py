@@ -1,4 +1,4 @@
-"""Programs that tests start and end: the `longctx` command, and a real S3 server on loopback."""
+"""Programs that tests start and end: the `longctx` command, and a real S3 server."""
 
 import contextlib
 import json
@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,16 +49,19 @@ class Command:
         folder: Path,
         *arguments: str,
         env: dict[str, str] | None = None,
+        enter: Sequence[str] = (),
     ) -> None:
         self._file, self._said = folder / "recipe.yaml", folder / "said.txt"
         self._file.write_text(yaml.safe_dump(recipe))
-        self._arguments, self._env = arguments, env or {}
+        # `enter` is a command that puts another one somewhere else, such as `ip netns exec HOST`.
+        self._enter, self._arguments, self._env = enter, arguments, env or {}
         self._seen: set[psutil.Process] = set()
 
     def __enter__(self) -> "Command":
         with self._said.open("wb") as out:
+            command = [sys.executable, "-m", "longctx.cli", "run", str(self._file)]
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "longctx.cli", "run", str(self._file), *self._arguments],
+                [*self._enter, *command, *self._arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -149,16 +152,21 @@ def free_ports(count: int) -> list[int]:
 
 @dataclass
 class S3Server:
-    """SeaweedFS's S3 gateway with its data in a folder; it can be killed and started again."""
+    """SeaweedFS's S3 gateway with its data in a folder; it can be killed and started again.
+
+    It listens on `address` only; `enter` is a command that puts it on another host.
+    """
 
     folder: Path
+    address: str = "127.0.0.1"
+    enter: tuple[str, ...] = ()
     ports: list[int] = field(default_factory=lambda: free_ports(4))
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """Endpoint for AWS_ENDPOINT_URL."""
-        return f"http://127.0.0.1:{self.ports[0]}"
+        return f"http://{self.address}:{self.ports[0]}"
 
     def environment(self, secret: str = USER[1]) -> dict[str, str]:
         """Variables with which the command reaches the server, and gives up on it soon."""
@@ -185,11 +193,12 @@ class S3Server:
         config.write_text(json.dumps({"identities": identities}))
         s3, master, volume, filer = self.ports
         command = [
+            *self.enter,
             program,
             "server",
             f"-dir={self.folder / 'data'}",
-            "-ip=127.0.0.1",
-            "-ip.bind=127.0.0.1",
+            f"-ip={self.address}",
+            f"-ip.bind={self.address}",
             f"-master.port={master}",
             f"-volume.port={volume}",
             f"-filer.port={filer}",
