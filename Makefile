@@ -6,7 +6,7 @@ DEMO := demo
 RECIPE := jobs/recipes/demo.yaml
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo compare-orders lint test test-rooms test-whole test-readers test-all bench bench-minhash bench-order bench-order-scale bench-pack-plan clean
+.PHONY: help setup demo compare-orders lint test test-rooms test-whole test-readers test-faults test-all bench bench-minhash bench-order bench-order-scale bench-pack-plan clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,7 +47,10 @@ test-readers: setup  ## trainers' own packages read every format (installs them 
 	$(BIN)/python -m tests.readers.environments
 	$(BIN)/pytest -m readers tests/readers
 
-test-all: test test-readers  ## everything
+test-faults: setup  ## kill 30 times, cut hosts off (root for the latter; about an hour)
+	$(BIN)/pytest -m slow_faults tests
+
+test-all: test test-readers test-faults  ## everything
 
 bench: bench-minhash bench-order bench-pack-plan  ## all benchmarks
 
