@@ -12,12 +12,16 @@ for base; a long document has eight. `queries.extractive` takes 1.4 ms for a who
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from longctx.errors import RunError
+from longctx.model_folders import check_folder
 from longctx.order.queries import SEGMENT_TOKENS, Document, QueryGenerator, segments
 
 MAX_QUERY_TOKENS = 48
+# Without a plain False transformers asks on a terminal whether the folder's code may run.
+_SAFE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
 def load_doc2query(
@@ -25,8 +29,9 @@ def load_doc2query(
 ) -> QueryGenerator:
     """Generator from the model in a local folder; `device` "auto" is CUDA if there is one.
 
-    Raises RunError where the folder holds no seq2seq model with its tokenizer.
+    Raises RunError where the folder holds no seq2seq model with its tokenizer, or pickled weights.
     """
+    check_folder(Path(folder), "generator")
     import torch
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -34,8 +39,8 @@ def load_doc2query(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForSeq2SeqLM.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **_SAFE)
+        model = AutoModelForSeq2SeqLM.from_pretrained(folder, use_safetensors=True, **_SAFE)
     except Exception as error:  # the loaders raise OSError, ValueError, KeyError, …
         raise RunError(
             f"cannot load a seq2seq model from {folder!r}: {str(error).strip().splitlines()[0]}",
