@@ -124,17 +124,24 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
         help="CPUs of the local Ray (default: all; RAY_ADDRESS joins a cluster instead)",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress, only the closing table")
+    parser.add_argument(
+        "--metrics-file",
+        metavar="FILE",
+        help="keep the run's metrics in a file in Prometheus' text format, too",
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from longctx.engine.api import run
+    from longctx.engine.metrics import metered
     from longctx.engine.progress import reporter
     from longctx.report.collect import collect
     from longctx.report.terminal import closing_table
 
     recipe = _load(arguments)
     _refuse_lost_places(recipe)
-    record = run(recipe, reporter=reporter(arguments.quiet), num_cpus=arguments.cpus)
+    told = metered(reporter(arguments.quiet), recipe.body.name, arguments.metrics_file)
+    record = run(recipe, reporter=told, num_cpus=arguments.cpus)
     show(closing_table(collect(record.run_dir)))
     return 0
 
