@@ -6,7 +6,7 @@ DEMO := demo
 RECIPE := jobs/recipes/demo.yaml
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo compare-orders lint test test-rooms test-whole test-readers test-faults test-all bench bench-minhash bench-order bench-order-scale bench-pack-plan clean
+.PHONY: help setup demo compare-orders lint test test-rooms test-whole test-readers test-faults test-all bench bench-minhash bench-order bench-order-scale bench-pack-plan bench-pipeline clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -65,6 +65,9 @@ bench-order-scale: setup  ## order.path at 1,000,000 documents (half an hour; no
 
 bench-pack-plan: setup  ## packing: figures against the published ones, look-ahead, tokens/s
 	$(BIN)/python -m jobs.bench.pack --write
+
+bench-pipeline: setup  ## the whole job as its corpus grows, 1 and 2 workers (half an hour)
+	$(BIN)/python -m jobs.bench.pipeline --write
 
 clean:  ## remove the demo and all caches
 	rm -rf $(DEMO) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

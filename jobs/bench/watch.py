@@ -24,6 +24,7 @@ class Taken:
     """Exit code, what was printed, wall and CPU seconds, and the largest sum of PSS in bytes.
 
     PSS counts pages shared by several processes once, and pages of mapped files while in memory.
+    `driver` is the peak of the command itself, `worker` that of its largest Ray worker.
     """
 
     code: int
@@ -32,6 +33,8 @@ class Taken:
     wall: float
     cpu: float
     peak: int
+    driver: int = 0
+    worker: int = 0
 
 
 def watched(
@@ -42,12 +45,12 @@ def watched(
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         started = time.perf_counter()
         child = subprocess.Popen(command, stdout=out, stderr=errors, cwd=cwd, env=env)
-        sampled, peak = _sample(child)
+        sampled, peaks = _sample(child)
         wall = time.perf_counter() - started
         cpu = max(sampled, _children_seconds() - before)
         out.seek(0)
         errors.seek(0)
-        return Taken(child.returncode, out.read(), errors.read(), wall, cpu, peak)
+        return Taken(child.returncode, out.read(), errors.read(), wall, cpu, *peaks)
 
 
 def tree_seconds(pid: int) -> float:
@@ -55,17 +58,20 @@ def tree_seconds(pid: int) -> float:
     return sum(seconds for _, seconds in _seconds(_tree(psutil.Process(pid))))
 
 
-def _sample(child: "subprocess.Popen[str]") -> tuple[float, int]:
+def _sample(child: "subprocess.Popen[bytes]") -> tuple[float, tuple[int, int, int]]:
+    """CPU seconds, and the peaks of the memory of all, of the command and of its largest worker."""
     used: dict[tuple[int, float], float] = {}
-    peak, looked = 0, 0.0
+    peaks, looked = (0, 0, 0), 0.0
     parent = psutil.Process(child.pid)
     while child.poll() is None:
         processes = _tree(parent)
         used.update(_seconds(processes))
         if time.perf_counter() - looked >= MEMORY_EVERY:
-            peak, looked = max(peak, _memory(processes)), time.perf_counter()
+            now = _memory(processes)
+            peaks = max(peaks[0], now[0]), max(peaks[1], now[1]), max(peaks[2], now[2])
+            looked = time.perf_counter()
         time.sleep(CPU_EVERY)
-    return sum(used.values()), peak
+    return sum(used.values()), peaks
 
 
 def _tree(parent: psutil.Process) -> list[psutil.Process]:
@@ -87,14 +93,20 @@ def _seconds(processes: list[psutil.Process]) -> list[tuple[tuple[int, float], f
     return found
 
 
-def _memory(processes: list[psutil.Process]) -> int:
-    total = 0
-    for process in processes:
+def _memory(processes: list[psutil.Process]) -> tuple[int, int, int]:
+    """PSS in bytes of all processes, of the first, and of the largest worker of Ray among them."""
+    total = first = worker = 0
+    for i, process in enumerate(processes):
         try:
-            total += process.memory_full_info().pss
+            held, name = process.memory_full_info().pss, process.name()
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-    return total
+        total += held
+        if i == 0:
+            first = held
+        elif name.startswith("ray::"):
+            worker = max(worker, held)
+    return total, first, worker
 
 
 def _children_seconds() -> float:
