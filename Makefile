@@ -6,7 +6,7 @@ DEMO := demo
 RECIPE := jobs/recipes/demo.yaml
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo compare-orders lint test test-rooms test-whole test-readers test-faults test-all bench bench-minhash bench-order bench-order-scale bench-pack-plan bench-pipeline clean
+.PHONY: help setup demo compare-orders lint test test-rooms test-whole test-readers test-faults test-all audit bench bench-minhash bench-order bench-order-scale bench-pack-plan bench-pipeline clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,9 @@ test-faults: setup  ## kill 30 times, cut hosts off (root for the latter; about 
 	$(BIN)/pytest -m slow_faults tests
 
 test-all: test test-readers test-faults  ## everything
+
+audit: setup  ## pins, licences and known vulnerabilities of all dependencies (asks a service)
+	$(BIN)/python -m jobs.audit
 
 bench: bench-minhash bench-order bench-pack-plan  ## all benchmarks
 
