@@ -19,6 +19,8 @@ _MODULES = frozenset(
 )
 _DATA = ("*.json", "*.safetensors", "*.txt", "*.model")
 _CODE = "*.py"
+# The names that loaders look for; beside any other they would take the pickles.
+_SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _NOT_OURS = ("onnx/*", "openvino/*")
 
 
@@ -86,7 +88,7 @@ def _modules(folder: Path, where: str) -> list[tuple[str, str]]:
 def _check_weights(place: Path, where: str) -> None:
     files = [f for f in place.iterdir() if f.is_file()] if place.is_dir() else []
     pickled = sorted(f.name for f in files if f.suffix in _PICKLED)
-    if pickled and not any(f.suffix == ".safetensors" for f in files):
+    if pickled and not any(f.name in _SAFE_WEIGHTS for f in files):
         raise RunError(
             f"the weights in {place} are pickled ({pickled[0]}): reading them could run code",
             where=where,
