@@ -78,6 +78,8 @@ class Cluster:
             **clean_environment(),
             **NODE_SETTINGS,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            # A head asks for a token by itself; who joins must be told that there is one.
+            "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             **(env or {}),
         }
@@ -90,7 +92,7 @@ class Cluster:
     @property
     def environment(self) -> dict[str, str]:
         """Variables with which a command joins the cluster."""
-        names = ("RAY_AUTH_TOKEN", *NODE_SETTINGS)
+        names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", *NODE_SETTINGS)
         return {"RAY_ADDRESS": self._address, **{name: self._env[name] for name in names}}
 
     @property
