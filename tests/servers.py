@@ -205,6 +205,9 @@ class S3Server:
             "-s3",
             f"-s3.port={s3}",
             f"-s3.config={config}",
+            # Two further services have fixed ports, of which a second server would die.
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
             "-master.volumeSizeLimitMB=64",
             "-volume.max=0",
             "-master.telemetry=false",
