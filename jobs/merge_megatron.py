@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from longctx.arguments import tell
 from longctx.errors import LongctxError
 from longctx.io.megatron_merge import merge_prefixes
 
@@ -24,7 +25,7 @@ def main(arguments: list[str]) -> int:
     try:
         windows = merge_prefixes(folder, prefix)
     except LongctxError as error:
-        print(error, file=sys.stderr)
+        tell(str(error))
         return error.exit_code
     print(f"{prefix}.bin and {prefix}.idx hold {windows:,} windows")
     return 0

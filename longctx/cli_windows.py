@@ -2,9 +2,8 @@
 
 import argparse
 import json
-import sys
 
-from longctx.arguments import positive, show, token_id
+from longctx.arguments import positive, show, tell, token_id
 
 _PAGE = "compare.html"
 
@@ -141,7 +140,7 @@ def compare(arguments: argparse.Namespace) -> int:
         length=arguments.length,
         model=arguments.model,
         most_windows=arguments.windows,
-        say=lambda line: print(f"{line} ...", file=sys.stderr),
+        say=lambda line: tell(f"{line} ..."),
     )
     show(compare_view(found))
     written = [(arguments.report, render(found))]

@@ -1,8 +1,11 @@
 """The two ways a command can end badly, each with what the user needs to put it right.
 
 `RecipeError` ends with exit code 2 (the recipe or the arguments are wrong), `RunError` with 1 (the
-run failed). Neither is ever shown with a traceback.
+run failed). Neither is ever shown with a traceback. Credentials in URLs are masked when an error
+is made: libraries quote URLs in what they raise, and errors are printed, recorded and passed on.
 """
+
+from longctx.credentials import masked
 
 
 class LongctxError(Exception):
@@ -11,8 +14,8 @@ class LongctxError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, where: str = "", remedy: str = "") -> None:
-        self.message, self.where, self.remedy = message, where, remedy
-        super().__init__(message, where, remedy)
+        self.message, self.where, self.remedy = masked(message), masked(where), masked(remedy)
+        super().__init__(self.message, self.where, self.remedy)
 
     def __str__(self) -> str:
         head = f"{self.where}: {self.message}" if self.where else self.message

@@ -1,4 +1,8 @@
-"""A path or URL in a recipe, in which `${NAME}` stands for a variable of the environment."""
+"""A path or URL in a recipe, in which `${NAME}` stands for a variable of the environment.
+
+What a variable holds becomes part of a place, and places are written down and shown. So neither the
+recipe nor its variables may put credentials into a URL.
+"""
 
 import os
 import re
@@ -6,14 +10,17 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
+from longctx.credentials import REMEDY, found_in
+
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 def expand(value: Any) -> Any:
     """Replace `${NAME}` in a string.
 
-    Raises ValueError naming a variable that is not set, for a `${` that is not a variable, and
-    when nothing is left: an empty path would mean the working directory.
+    Raises ValueError naming a variable that is not set, for a `${` that is not a variable, for
+    credentials in the result, and when nothing is left: an empty path would mean the working
+    directory.
     """
     if not isinstance(value, str):
         return value
@@ -22,6 +29,8 @@ def expand(value: Any) -> Any:
     expanded = _VARIABLE.sub(_from_environment, value)
     if not expanded.strip():
         raise ValueError("the path is empty")
+    if kind := found_in(expanded):
+        raise ValueError(f"with its variables the URL holds {kind}: {REMEDY}")
     return expanded
 
 

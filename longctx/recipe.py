@@ -2,7 +2,7 @@
 
 No class paths, no imports, no evaluation: `op` picks one of the registered ops, unknown fields are
 refused, and `key.path=value` overrides are parsed as YAML scalars. `${NAME}` in paths is replaced
-from the environment after the recipe was recorded, so that a secret in a path is not written down.
+from the environment; what is recorded are the names. URLs with credentials are refused.
 """
 
 import copy
@@ -29,7 +29,7 @@ from pydantic.json_schema import models_json_schema
 from longctx.engine.op import Op
 from longctx.errors import RecipeError
 from longctx.location import Location
-from longctx.recipe_errors import Located, explain, shown
+from longctx.recipe_errors import Located, explain, refuse_credentials, shown
 from longctx.registry import OPS, did_you_mean, resolve
 from longctx.schema import DOCUMENTS
 
@@ -252,6 +252,7 @@ def validate(raw: Any, located: Located) -> Recipe:
             where=located.origin,
             remedy="start with `name:`, `input:`, `run_dir:` and `stages:`",
         )
+    refuse_credentials(located)
     problems: list[str] = []
     body = None
     try:

@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from longctx.credentials import REMEDY, found_in, masked
 from longctx.errors import RecipeError
 from longctx.registry import did_you_mean
 
@@ -176,6 +177,29 @@ def _child(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node | None, i
     return None, 0
 
 
+def refuse_credentials(located: Located) -> None:
+    """Raise RecipeError for URLs with credentials: a recipe is recorded, reported and passed on."""
+    found = [
+        f"{located.at(place)}: the URL holds {kind}"
+        for place, text in _texts(located.value, ())
+        if (kind := found_in(text))
+    ]
+    if found:
+        raise RecipeError("\n".join(found), remedy=REMEDY)
+
+
+def _texts(value: Any, place: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """All strings of plain data with their places."""
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _texts(inner, (*place, str(key)))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _texts(inner, (*place, number))
+
+
 def explain(
     error: ValidationError, located: Located, prefix: tuple[str | int, ...], model: type[BaseModel]
 ) -> list[str]:
@@ -235,8 +259,8 @@ def _message(problem: Any, place: tuple[str | int, ...], model: type[BaseModel])
 
 
 def shown(value: Any) -> str:
-    """A value as Python writes it, short enough for a message."""
-    text = repr(value)
+    """A value as Python writes it, without credentials, short enough for a message."""
+    text = masked(repr(value))
     return text if len(text) <= 60 else text[:57] + "..."
 
 

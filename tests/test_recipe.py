@@ -329,16 +329,46 @@ class TestContextLength:
         assert found[0] == found[1] != found[2]
 
 
-class TestEnvironment:
-    TEXT = changed("s3://work/runs", "s3://${TEST_KEY}@work/runs")
+class TestCredentials:
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "s3://AKIA1:hunter/2+x@bucket/run",
+            "https://me:hunter2@host/run",
+            "https://hunter2@host/run",
+            "https://host/run?X-Amz-Signature=hunter2&x=1",
+        ],
+    )
+    def test_urls_with_them_are_refused_and_not_repeated(self, url: str) -> None:
+        for text in (changed("s3://work/runs/code-and-docs", url), changed("embedded", f"'{url}'")):
+            lines = problems(text)
+            assert "the URL holds a " in lines[0]
+            assert "hunter" not in "".join(lines)
 
-    def test_secret_is_used_but_not_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_override_with_them_is_not_repeated(self) -> None:
+        with pytest.raises(RecipeError) as caught:
+            parse(EXAMPLE, overrides=["run_dir=s3://key:hunter2@bucket/run"])
+        assert "the URL holds a user name or password" in str(caught.value)
+        assert "AWS_SECRET_ACCESS_KEY" in str(caught.value)
+        assert "hunter2" not in str(caught.value)
+
+    def test_variables_must_not_bring_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TEST_URL", "s3://key:hunter2@bucket/run")
+        found = problems(changed("s3://work/runs/code-and-docs", "${TEST_URL}"))[0]
+        assert "recipe.yaml:5: run_dir: with its variables the URL holds a user name" in found
+        assert "hunter2" not in found
+
+
+class TestEnvironment:
+    TEXT = changed("s3://work/runs", "s3://${TEST_KEY}/runs")
+
+    def test_the_name_of_a_variable_is_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TEST_KEY", "hunter2")
         recipe = parse(self.TEXT)
-        assert recipe.body.run_dir == "s3://hunter2@work/runs/code-and-docs"
+        assert recipe.body.run_dir == "s3://hunter2/runs/code-and-docs"
         assert "hunter2" not in json.dumps(recipe.raw)
 
-    def test_secret_is_not_in_errors(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_its_value_is_not_in_errors(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TEST_KEY", "hunter2")
         lines = problems(self.TEXT.replace("seed: 17", "sede: 17"))
         assert not any("hunter2" in line for line in lines)

@@ -33,6 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longctx.errors import RecipeError, RunError
+from longctx.model_folders import check_folder, model_folder
 from longctx.text.chunks import evenly_spaced, sample_spans
 
 F32 = npt.NDArray[np.float32]
@@ -124,13 +125,17 @@ def load_encoder(
     batch_size: int = 32,
     chunk_tokens: int | None = None,
     max_chunks: int = 8,
+    trust_remote_code: bool = False,
+    fetch: bool = True,
 ) -> Encoder:
     """Encoder of `model`: "minilm", "static", a folder, or a Hugging Face name.
 
     `device` "auto" is CUDA if there is one; `dtype` that of a transformer's weights, "float32" or
     "bfloat16"; `threads` torch's threads in this process. `chunk_tokens` is by default the model's
     own maximum, at most 512; a larger value than the model's maximum is cut to it. Folders of
-    model2vec and sentence-transformers are told apart by their config; code inside them never runs.
+    model2vec and sentence-transformers are told apart by their config; a model's own code runs
+    only with `trust_remote_code`, and pickled weights are never read. Without `fetch` a Hugging
+    Face name must be in the local cache.
 
     Raises `RecipeError` for a wrong dtype and `RunError` where the model cannot be loaded.
     """
@@ -141,7 +146,15 @@ def load_encoder(
     if _is_static(Path(model)):
         return _load_static(model, Path(model), chunk_tokens, max_chunks)
     return _load_transformer(
-        model, device, dtype, threads, batch_size, chunk_tokens=chunk_tokens, max_chunks=max_chunks
+        model,
+        device,
+        dtype,
+        threads,
+        batch_size,
+        chunk_tokens=chunk_tokens,
+        max_chunks=max_chunks,
+        trust_remote_code=trust_remote_code,
+        fetch=fetch,
     )
 
 
@@ -234,6 +247,8 @@ def _load_transformer(
     *,
     chunk_tokens: int | None,
     max_chunks: int,
+    trust_remote_code: bool,
+    fetch: bool,
 ) -> Encoder:
     with _quiet():
         import torch
@@ -242,10 +257,22 @@ def _load_transformer(
         torch.set_num_threads(threads)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        folder = _minilm_folder() if name == "minilm" else name
         try:
-            model = SentenceTransformer(folder, device=device, trust_remote_code=False)
+            folder = model_folder(
+                _minilm_folder() if name == "minilm" else name,
+                trust_remote_code=trust_remote_code,
+                fetch=fetch,
+            )
+            check_folder(folder, "embed", trust_remote_code=trust_remote_code)
+            model = SentenceTransformer(
+                str(folder),
+                device=device,
+                trust_remote_code=trust_remote_code,
+                model_kwargs={"use_safetensors": True},
+            )
             tokenizer = _untruncated(model.tokenizer.backend_tokenizer)
+        except RunError:
+            raise
         except Exception as error:  # the loaders raise OSError, ValueError, hub errors, …
             raise RunError(
                 f"cannot load the encoder {name!r}: {str(error).strip().splitlines()[0]}",

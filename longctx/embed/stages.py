@@ -24,6 +24,9 @@ class Embed(Model):
     Documents whose `language` is known and not among `languages` get no vector (cover 0): the
     packaged models know English and code only, and would call all other texts alike. `languages`
     defaults to those for packaged models and to all for others.
+
+    Weights are read from safetensors only. Python code that comes with a model runs only with
+    `trust_remote_code`: read that code first.
     """
 
     op: Literal["embed"]
@@ -34,6 +37,7 @@ class Embed(Model):
     max_chunks: int = Field(8, ge=1)
     chunk_tokens: int | None = Field(None, ge=8)
     languages: list[str] | None = None
+    trust_remote_code: bool = False
 
     summary: ClassVar[str] = "one unit vector per document"
     source: ClassVar[str] = "Sentence-BERT 1908.10084; model2vec distillation for `static`"
@@ -41,7 +45,6 @@ class Embed(Model):
         "static: about 10 MB/s per core; minilm: 11 chunks of 256 tokens/s per core"
     )
     reads: ClassVar[tuple[str, ...]] = ("text", "language")
-    rate_mb_s: ClassVar[float] = 10.0
     writes: ClassVar[tuple[str, ...]] = ("embedding", "emb_cover")
     neutral: ClassVar[frozenset[str]] = frozenset({"num_gpus", "workers", "threads", "device"})
 
@@ -70,6 +73,7 @@ class Embed(Model):
             batch_size=self.batch_size,
             chunk_tokens=self.chunk_tokens,
             max_chunks=self.max_chunks,
+            trust_remote_code=self.trust_remote_code,
         )
 
     def batch(self, table: pa.Table, setting: Setting, model: Any) -> pa.Table:

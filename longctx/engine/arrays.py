@@ -62,7 +62,7 @@ def npy_bytes(array: npt.NDArray[Any]) -> bytes:
 def mapped(step: StepRef, name: str) -> npt.NDArray[Any]:
     """The array in a step's `.npy` file with this base name: read-only, mapped into memory."""
     ref = next(f for f in step.files if f.name.rsplit("/", 1)[-1] == name)
-    url = paths.join(step.run_dir, ref.name)
+    url = paths.inside(step.run_dir, ref.name)
     path = paths.absolute(url) if paths.is_local(url) else _copied(url, ref)
     try:
         if os.path.getsize(path) != ref.size:

@@ -19,6 +19,7 @@ from longctx.engine.commit import FileRef, fingerprint
 from longctx.engine.op import DROP_REASON
 from longctx.errors import RunError
 from longctx.io import paths
+from longctx.io.parquet_files import parquet_file
 from longctx.schema import DOCUMENTS
 
 ROW = "row"
@@ -145,9 +146,9 @@ def open_source(url: str) -> io.BytesIO | str:
 
 def open_parquet(run_dir: str, ref: FileRef) -> pq.ParquetFile:
     """A committed Parquet file. Pages are checked against their checksums when they are read."""
-    url = paths.join(run_dir, ref.name)
+    url = paths.inside(run_dir, ref.name)
     with intact(url):
-        return pq.ParquetFile(open_source(url), page_checksum_verification=True)
+        return parquet_file(open_source(url))
 
 
 @contextlib.contextmanager

@@ -8,8 +8,6 @@ fingerprints that a run would compare, up to the first unit that is not committe
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from longctx.engine import ingest
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.inputs import Group, InputFile, Listing, list_inputs
@@ -18,6 +16,7 @@ from longctx.engine.op import Barrier, Map, Model, Op, Setting
 from longctx.engine.settings import setting_for, stage_folder
 from longctx.engine.units import PendingWorkError, Step, StepResult, pending
 from longctx.io import paths
+from longctx.io.parquet_files import parquet_file
 from longctx.io.read import format_of
 from longctx.recipe import Recipe
 from longctx.text.tokenize import load_tokenizer
@@ -172,7 +171,7 @@ def _parquet_rows(file: InputFile, column: str) -> tuple[int, int, bool]:
     fs, path = paths.filesystem(file.url)
     try:
         with paths.clear_errors(file.url), fs.open(path, "rb") as raw:
-            meta = pq.ParquetFile(raw).metadata
+            meta = parquet_file(raw).metadata
     except pa.ArrowInvalid:
         return 0, 0, False
     size = 0

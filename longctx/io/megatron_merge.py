@@ -18,7 +18,7 @@ def merge_prefixes(folder: str, prefix: str) -> int:
     """Merge the prefixes that `data_args.txt` of a folder lists; the number of windows.
 
     `prefix` is where `.bin` and `.idx` go, on any fsspec URL. Raises RunError if a file is missing
-    or damaged, or if the result would overwrite one of the sources.
+    or damaged, if a name leads out of the folder, or if the result would overwrite a source.
     """
     sources = _sources(folder)
     if paths.absolute(prefix) in {paths.absolute(s) for s in sources}:
@@ -49,7 +49,7 @@ def _sources(folder: str) -> list[str]:
             where=folder,
             remedy="give the folder `megatron` of a run's output",
         )
-    return [paths.join(folder, name) for name in words[1::2]]
+    return [paths.inside(folder, name) for name in words[1::2]]
 
 
 def _read(url: str) -> bytes:

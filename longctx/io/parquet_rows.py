@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from longctx.io.parquet_files import parquet_file
 from longctx.io.records import UNREADABLE, Bad, Item, bad, rows_of
 from longctx.recipe import Input
 
@@ -21,7 +22,7 @@ def parquet_rows(raw: BinaryIO, url: str, key: str, spec: Input) -> Iterator[Ite
     """Rows of one file; `url`, `key` and `spec` as for `read`."""
     try:
         # Whole row groups are never read ahead: one of books can hold gigabytes of text.
-        file = pq.ParquetFile(raw, pre_buffer=False, page_checksum_verification=True)
+        file = parquet_file(raw, pre_buffer=False)
         names = file.schema_arrow.names
     except (pa.ArrowException, ValueError, OSError) as error:
         yield _unreadable(url, "not a Parquet file", error)

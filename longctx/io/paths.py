@@ -14,7 +14,8 @@ from typing import Any
 
 import fsspec
 
-from longctx.errors import RunError
+from longctx.credentials import REMEDY, found_in
+from longctx.errors import RecipeError, RunError
 
 TEMPORARY = ".tmp-"
 _WILDCARDS = "*?["
@@ -37,8 +38,11 @@ class FileState:
 def filesystem(url: str) -> tuple[Any, str]:
     """The fsspec file system of a URL and the path inside it.
 
-    Listings are never cached: another process may have written since.
+    Listings are never cached: another process may have written since. Raises RecipeError for a URL
+    with credentials in it, which would be written down with every file's name.
     """
+    if kind := found_in(url):
+        raise RecipeError(f"the URL holds {kind}", where=url, remedy=REMEDY)
     with clear_errors(url):
         protocol = url.split("://", 1)[0] if "://" in url else "file"
         try:
@@ -73,6 +77,20 @@ def join(base: str, *names: str) -> str:
     if not base or base.endswith("://"):
         return base + below
     return f"{base.rstrip('/')}/{below}" if below else base
+
+
+def inside(base: str, name: str) -> str:
+    """A file below a folder by a name that stands in some file: a manifest, a list of prefixes.
+
+    Raises RunError for a name that leads out of the folder: such files may come from anybody.
+    """
+    if "://" in name or name.startswith("/") or ".." in name.split("/") or "\0" in name:
+        raise RunError(
+            f"a file in this folder names {name!r}, which is outside of it",
+            where=base,
+            remedy="do not use this folder: longctx writes names below it only",
+        )
+    return join(base, name)
 
 
 def absolute(url: str) -> str:

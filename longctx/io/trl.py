@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from longctx.io.parquet_files import parquet_file
 from longctx.io.parquet_windows import parquet_bytes, trl_view
 from longctx.io.window_files import Found, ShardFile, Target, total
 
@@ -39,7 +39,7 @@ def describe(notes: Sequence[dict[str, Any]], target: Target) -> dict[str, Any]:
 def read(files: Mapping[str, bytes], target: Target) -> Found:
     """Both columns of a shard's windows."""
     (name,) = files
-    table = pq.read_table(io.BytesIO(files[name]))
+    table = parquet_file(io.BytesIO(files[name])).read()
     return Found(len(table), lambda row: (name, table.slice(row, 1).to_pylist()[0]))
 
 

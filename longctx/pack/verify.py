@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from longctx.errors import RunError
 from longctx.ids import mix64
+from longctx.io.parquet_files import parquet_file
 from longctx.io.paths import checksum
 from longctx.io.window_files import Target
 from longctx.pack.formats import Format
@@ -67,7 +67,8 @@ def verify(
     compared = 0
     for shard in picked:
         ((name, _),) = shard.files["parquet"].items()
-        canonical = pq.read_table(io.BytesIO(_intact(name, shard.files["parquet"][name], read)))
+        whole = _intact(name, shard.files["parquet"][name], read)
+        canonical = parquet_file(io.BytesIO(whole)).read()
         _count(name, canonical.num_rows, shard.windows)
         ids = canonical["window_id"].to_pylist()
         rows = pick_rows(ids, seed, -(-WINDOWS // len(picked)))

@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from longctx.engine import commit, manifest
 from longctx.engine.commit import FileRef
@@ -19,6 +18,7 @@ from longctx.engine.corpus import ROW, open_source
 from longctx.engine.rows import PART
 from longctx.engine.steps import read_table
 from longctx.io import paths
+from longctx.io.parquet_files import parquet_file
 from longctx.report.data import (
     ClusterMember,
     DuplicateCluster,
@@ -65,7 +65,7 @@ def collect(run_dir: str) -> ReportData:
         lengths_before=_lengths(scored[0]) if scored else None,
         lengths_after=_lengths(scored[-1]) if len(scored) > 1 else None,
         duplicates_by_source=_duplicates(stages),
-        duplicate_clusters=_clusters(run["run_dir"], stages),
+        duplicate_clusters=_clusters(paths.absolute(run_dir), stages),
         neighbours=_neighbours(stages),
         windows=_windows(run, stages),
         sources=_mixes(tokens, "by_source"),
@@ -298,7 +298,7 @@ def _cluster(
 
 def text_of(run_dir: str, ref: FileRef, row: int) -> str:
     """The text of one document by its part's file and its row there."""
-    file = pq.ParquetFile(open_source(paths.join(run_dir, ref.name)))
+    file = parquet_file(open_source(paths.inside(run_dir, ref.name)))
     for group in range(file.metadata.num_row_groups):
         size = file.metadata.row_group(group).num_rows
         if row < size:

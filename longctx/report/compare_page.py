@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from longctx.compare.result import Comparison, Line
+from longctx.credentials import masked
 from longctx.report.compare_columns import (
     COPIES,
     CUT,
@@ -26,7 +27,6 @@ from longctx.report.format import count, decimal, percent, plural
 from longctx.report.html import document
 from longctx.report.layout import Section, code, facts, figure, paragraph, prose, table
 from longctx.report.markup import NOTHING, Markup, join, tag, text
-from longctx.report.settings import without_userinfo
 
 _WHY = (
     "A model learns to use a long context when what stands earlier in it helps to predict what "
@@ -229,7 +229,7 @@ def _runs(comparison: Comparison) -> Section:
             tag("h3", text(label(line))),
             facts(
                 [
-                    ("Place", code(without_userinfo(line.place))),
+                    ("Place", code(masked(line.place))),
                     ("Files", text(count(line.files))),
                     ("Documents by", text(line.boundaries)),
                     ("Tokenizer", text(_assumed(line.tokenizer, line.tokenizer_known))),

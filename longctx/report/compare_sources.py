@@ -4,20 +4,20 @@ All reading of a comparison happens here. A run of longctx says itself how it is
 windows the options and the columns do.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from longctx.compare.layout import Layout, Options, layout_of
 from longctx.engine.corpus import open_source
 from longctx.errors import RecipeError, RunError
 from longctx.io import paths
+from longctx.io.parquet_files import parquet_file
 from longctx.registry import did_you_mean
+from longctx.report.run_links import MARKER, output_of, read_json, run_of
 
 ASSUMED_TOKENIZER = "embedded"
 _ROWS = 128  # windows in memory at a time: 64 MB of ids at 128 k tokens each
@@ -47,7 +47,7 @@ class Source:
         used = Options() if self.own else options
         for url in self.files:
             try:
-                file = pq.ParquetFile(open_source(url), page_checksum_verification=True)
+                file = parquet_file(open_source(url))
                 layout = layout_of(file.schema_arrow, used, url)
                 row = 0
                 for batch in file.iter_batches(_ROWS, columns=layout.columns):
@@ -56,7 +56,8 @@ class Source:
                     row += batch.num_rows
             except pa.ArrowInvalid as error:
                 raise RecipeError(
-                    f"this is not a Parquet file: {str(error).splitlines()[0][:200]}",
+                    "this is not a Parquet file that can be read: "
+                    f"{str(error).splitlines()[0][:200]}",
                     where=url,
                     remedy="give Parquet files, or a folder or glob of them alone",
                 ) from None
@@ -81,19 +82,17 @@ def _of_run(argument: str) -> list[Source]:
     named = _NAMED.fullmatch(argument)
     label, place = (named[1].strip(), named[2]) if named else (None, argument)
     root = paths.absolute(place)
-    run = _json(root, "run.json")
+    run = read_json(root, "run.json")
     if run is not None:
-        if run["status"] != "done":
+        if run.get("status") != "done":
             raise RecipeError(
-                f"this run is not finished (status: {run['status']})",
+                f"this run is not finished (status: {run.get('status')})",
                 where=root,
                 remedy="run it again with the same recipe: it goes on where it stopped",
             )
-        return _outputs(run["output"], label or _name(run))
-    manifest = _json(root, "manifest.json")
-    marker = _json(root, "_longctx.json")
-    if manifest is not None or marker is not None:
-        made_by = _json(marker["run_dir"], "run.json") if marker else None
+        return _outputs(output_of(run, root), label or _name(run))
+    if read_json(root, "manifest.json") is not None or read_json(root, MARKER) is not None:
+        made_by = run_of(root)
         return _outputs(root, label or (_name(made_by) if made_by else _last(root)))
     files = [f.url for f in paths.expand(root) if f.url.endswith(".parquet")]
     if not files:
@@ -120,7 +119,7 @@ def _outputs(folder: str, name: str) -> list[Source]:
 
 
 def _own(folder: str, name: str, files: Sequence[str]) -> Source:
-    manifest = _json(folder, "manifest.json") or {}
+    manifest = read_json(folder, "manifest.json") or {}
     return Source(
         name,
         folder,
@@ -137,20 +136,6 @@ def _nothing(place: str) -> RecipeError:
         where=place,
         remedy="give a run folder, its output folder, or Parquet files, a folder or a glob of them",
     )
-
-
-def _json(folder: str, name: str) -> dict[str, Any] | None:
-    try:
-        data = paths.read_if_exists(paths.join(folder, name))
-    except (NotADirectoryError, RunError):
-        return None  # a file or a glob, not a folder: the caller says what is missing
-    if data is None:
-        return None
-    try:
-        found = json.loads(data)
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def _name(run: Mapping[str, Any]) -> str:

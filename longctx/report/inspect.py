@@ -5,18 +5,17 @@ the tokens that a trainer will see, and similarities are those of that text unde
 run, or the packaged static one where the run folder is gone.
 """
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from rich import box
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -26,9 +25,11 @@ from rich.text import Text
 from longctx.engine.corpus import open_source
 from longctx.errors import RecipeError
 from longctx.io import paths
+from longctx.io.parquet_files import parquet_file
 from longctx.location import expand
 from longctx.registry import did_you_mean
 from longctx.report.format import count, one_line, percent, plural
+from longctx.report.run_links import output_of, read_json, run_of
 from longctx.text.tokenize import Tokenizer, load_tokenizer
 
 _SEAM_CHARS = 160
@@ -75,20 +76,16 @@ def _source(folder: str, tokenizer: str | None) -> _Source:
     root, only = paths.absolute(folder), None
     if root.endswith(".parquet"):
         root, _, only = root.rpartition("/")
-    run = paths.read_if_exists(paths.join(root, "run.json"))
+    run = read_json(root, "run.json")
     if run is not None:
-        root = json.loads(run)["output"]
-    found = paths.read_if_exists(paths.join(root, "manifest.json"))
-    known = json.loads(found).get("tokenizer") if found else None
-    marker = paths.read_if_exists(paths.join(root, "_longctx.json"))
-    run_dir = json.loads(marker)["run_dir"] if marker else None
-    return _Source(root, only, tokenizer or known, _encoder(run_dir))
+        root = output_of(run, root)
+    manifest = read_json(root, "manifest.json") or {}
+    return _Source(root, only, tokenizer or manifest.get("tokenizer"), _encoder(run_of(root)))
 
 
-def _encoder(run_dir: str | None) -> dict[str, Any]:
+def _encoder(run: dict[str, Any] | None) -> dict[str, Any]:
     """Settings of the run's `embed` stage, or none where the run folder is gone."""
-    data = paths.read_if_exists(paths.join(run_dir, "run.json")) if run_dir else None
-    stages = json.loads(data)["stages"] if data else []
+    stages = run["stages"] if run else []
     return next((s["settings"] for s in stages if s["op"] == "embed"), {})
 
 
@@ -110,10 +107,10 @@ def _files(source: _Source) -> list[str]:
 def _tables(source: _Source, columns: list[str]) -> Iterator[tuple[str, pa.Table]]:
     for url in _files(source):
         try:
-            file = pq.ParquetFile(open_source(url))
+            file = parquet_file(open_source(url))
         except pa.ArrowInvalid as error:
             raise RecipeError(
-                f"this is not a Parquet file: {error}",
+                f"this is not a Parquet file that can be read: {error}",
                 where=url,
                 remedy="remove it from the folder, or give the output folder of a run",
             ) from None
@@ -183,7 +180,7 @@ def _find(source: _Source, prefix: str) -> dict[str, Any]:
             remedy="give more of the id",
         )
     url, place, _ = (exact or hits)[0]
-    table = pq.ParquetFile(open_source(url)).read()
+    table = parquet_file(open_source(url)).read()
     found: dict[str, Any] = table.slice(place, 1).to_pylist()[0]
     return found
 
@@ -226,9 +223,25 @@ def _similarities(source: _Source, texts: list[str]) -> list[float | None]:
     from longctx.embed.encoders import load_encoder
 
     settings = {k: source.encoder[k] for k in ("chunk_tokens", "max_chunks") if k in source.encoder}
-    encoder = load_encoder(expand(source.encoder.get("model", "static")), **settings)
+    encoder = load_encoder(_model(source.encoder), fetch=False, **settings)
     vectors, _ = encoder.encode(texts)
     return [None, *(float(a @ b) if a.any() and b.any() else None for a, b in pairwise(vectors))]
+
+
+def _model(encoder: dict[str, Any]) -> str:
+    """The run's encoder: a packaged one, a folder, or a name in the local cache.
+
+    A record may come from anybody, so variables of the environment may only lead to a folder here,
+    and nothing that a record names is fetched.
+    """
+    named = str(encoder.get("model", "static"))
+    if "${" not in named:
+        return named
+    try:
+        folder = expand(named)
+    except ValueError:
+        return "static"
+    return folder if Path(folder).is_dir() else "static"
 
 
 def _head(row: dict[str, Any]) -> Text:

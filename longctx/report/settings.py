@@ -1,7 +1,7 @@
 """The last section: the resolved recipe as YAML, and what it ran with.
 
 A report is passed on, so values that look like credentials are masked here, whatever the recipe
-let through: fields with telling names, and user names and passwords inside URLs.
+let through: fields with telling names, and credentials inside URLs.
 """
 
 import re
@@ -10,18 +10,16 @@ from typing import Any
 
 import yaml
 
+from longctx.credentials import MASK, masked
 from longctx.report.data import ReportData
 from longctx.report.layout import Section, code, facts, folded
 from longctx.report.markup import join, tag, text
-
-MASK = "(masked)"
 
 _SECRET = re.compile(
     r"(secret|password|passwd|credential|api_?key|access_?key|auth_?token|session_?token)"
     r"(?!.*_env$)",
     re.IGNORECASE,
 )
-_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 def settings(data: ReportData) -> Section:
@@ -49,17 +47,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(k): MASK if _hides(str(k), v) else plain(v) for k, v in value.items()}
     if isinstance(value, str):
-        return without_userinfo(value)
+        return masked(value)
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, Sequence | set | frozenset):
         return [plain(item) for item in value]
     return str(value)
-
-
-def without_userinfo(url: str) -> str:
-    """The text with the user name and password of any URL in it masked."""
-    return _USERINFO.sub(f"{MASK}@", url)
 
 
 def _hides(key: str, value: Any) -> bool:

@@ -1,11 +1,11 @@
 """The top of the page: what went in, what came out, where it lies, what deserves a look."""
 
+from longctx.credentials import masked
 from longctx.report.data import ReportData
 from longctx.report.findings import FINISHED, Finding, findings
 from longctx.report.format import compact, count, duration, percent, plural, ratio, tokens
 from longctx.report.layout import Section, code, facts, prose, tiles
 from longctx.report.markup import NOTHING, Markup, join, tag, text
-from longctx.report.settings import without_userinfo
 
 
 def heading(data: ReportData) -> Markup:
@@ -31,7 +31,7 @@ def summary(data: ReportData) -> Section:
         tag("p", prose(outcome(data)), class_="lead"),
         tiles(_tiles(data)),
         _worries(findings(data)),
-        facts([(name, code(without_userinfo(place))) for name, place in places]),
+        facts([(name, code(masked(place))) for name, place in places]),
     ]
     return Section("summary", "Summary", join(body))
 

@@ -12,10 +12,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from longctx.credentials import masked
 from longctx.report.data import ReportData, StageRow
 from longctx.report.findings import Finding, findings
 from longctx.report.format import compact, count, duration, one_line
-from longctx.report.settings import without_userinfo
 from longctx.report.summary import outcome
 
 REPORT = "report.html"
@@ -104,5 +104,5 @@ def _places(data: ReportData) -> Table:
     grid.add_column(overflow="fold")
     report = f"{data.run_dir.rstrip('/')}/{REPORT}"
     for label, place in (("output", data.output), ("run", data.run_dir), ("report", report)):
-        grid.add_row(label, Text(one_line(without_userinfo(place), 1000)))
+        grid.add_row(label, Text(one_line(masked(place), 1000)))
     return grid

@@ -45,7 +45,8 @@ def output(folder: Path, table: pa.Table, **manifest: Any) -> Path:
 def run_folder(folder: Path, table: pa.Table, order: str, status: str = "done") -> Path:
     written_to = output(folder / "output", table)
     stages = [{"op": "embed"}, {"op": order}, {"op": "pack"}]
-    run = {"name": "small", "status": status, "output": str(written_to), "stages": stages}
+    places = {"run_dir": str(folder), "output": str(written_to)}
+    run = {"name": "small", "status": status, **places, "stages": stages}
     (folder / "run.json").write_text(json.dumps(run))
     (written_to / "_longctx.json").write_text(json.dumps({"run_dir": str(folder)}))
     return folder

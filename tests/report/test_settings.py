@@ -4,7 +4,8 @@ from pathlib import Path
 
 import yaml
 
-from longctx.report.settings import MASK, plain, without_userinfo
+from longctx.credentials import MASK
+from longctx.report.settings import plain
 from tests.report.example import recipe
 
 
@@ -31,8 +32,3 @@ def test_credentials_are_masked_and_look_alikes_are_not() -> None:
     assert shown["storage"] == {"secret_access_key": MASK, "password": MASK}
     assert shown["llm"] == {"api_key": MASK, "api_key_env": "OPENAI_API_KEY", "max_tokens": 9}
     assert shown["tokenizer"] == {"path": "qwen"}
-
-
-def test_urls_lose_their_user_and_password() -> None:
-    assert without_userinfo("s3://key:secret@host/a@b") == f"s3://{MASK}@host/a@b"
-    assert without_userinfo("s3://bucket/a@b") == "s3://bucket/a@b"

@@ -1,0 +1,56 @@
+"""From a run folder to its windows and back, by what both say of each other.
+
+`run.json` names the output and a marker in the output names the run. Either file may come from
+anybody and name any place, so a name is followed only where the place confirms it.
+"""
+
+import json
+from typing import Any
+
+from longctx.errors import RecipeError, RunError
+from longctx.io import paths
+
+MARKER = "_longctx.json"
+
+
+def read_json(folder: str, name: str) -> dict[str, Any] | None:
+    """An object in a JSON file of a folder; None where there is none.
+
+    A file or a glob is no folder and a broken file is none: the caller says what is missing.
+    """
+    try:
+        data = paths.read_if_exists(paths.join(folder, name))
+    except (NotADirectoryError, RunError):
+        return None
+    if data is None:
+        return None
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def output_of(run: dict[str, Any], root: str) -> str:
+    """The folder of windows that a `run.json` in `root` names.
+
+    Raises RecipeError where that folder does not say that it is of this run.
+    """
+    output = str(run.get("output"))
+    marker = read_json(output, MARKER)
+    if marker is None or marker.get("run_dir") != run.get("run_dir"):
+        raise RecipeError(
+            f"its run.json names the output {output!r}, which is not marked as this run's",
+            where=root,
+            remedy="give the folder of the windows itself",
+        )
+    return output
+
+
+def run_of(output: str) -> dict[str, Any] | None:
+    """The `run.json` of the run that a folder of windows names, if that names the folder."""
+    marker = read_json(output, MARKER)
+    run = read_json(str(marker["run_dir"]), "run.json") if marker and "run_dir" in marker else None
+    # Windows of several lengths lie in folders of their own below the output.
+    places = (output, output.rpartition("/")[0])
+    return run if run is not None and run.get("output") in places else None
