@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 from longctx import __version__
 from longctx.arguments import positive, show, tell
-from longctx.cli_scale import asks_for_scale, plan_scale, scale_arguments
 from longctx.cli_windows import compare, compare_arguments, inspect, inspect_arguments
 from longctx.errors import LongctxError, RecipeError
 from longctx.registry import did_you_mean
@@ -122,7 +121,7 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
         "--cpus",
         type=positive,
         metavar="N",
-        help="CPUs of the local Ray (default: all), or what a cluster is asked to grow to",
+        help="CPUs of the local Ray (default: all; RAY_ADDRESS joins a cluster instead)",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress, only the closing table")
     parser.add_argument(
@@ -175,18 +174,14 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="cores to estimate the time for (default: those of this machine)",
     )
-    scale_arguments(parser)
 
 
 def _plan(arguments: argparse.Namespace) -> int:
     from longctx.engine.api import plan
     from longctx.report.plan import plan_view
 
-    recipe = _load(arguments)
-    if asks_for_scale(arguments):
-        return plan_scale(arguments, recipe)
     cores = arguments.cores or os.cpu_count() or 1
-    show(plan_view(plan(recipe), cores))
+    show(plan_view(plan(_load(arguments)), cores))
     return 0
 
 

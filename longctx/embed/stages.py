@@ -45,6 +45,7 @@ class Embed(Model):
         "static: about 10 MB/s per core; minilm: 11 chunks of 256 tokens/s per core"
     )
     reads: ClassVar[tuple[str, ...]] = ("text", "language")
+    rate_mb_s: ClassVar[float] = 10.0
     writes: ClassVar[tuple[str, ...]] = ("embedding", "emb_cover")
     neutral: ClassVar[frozenset[str]] = frozenset({"num_gpus", "workers", "threads", "device"})
 
