@@ -30,11 +30,13 @@ class ClusterKMeans(Barrier):
     source: ClassVar[str] = "Lloyd 1982; FAISS 2401.08281"
     cost: ClassVar[str] = "training on 256 vectors per cluster, then rows x k x dim multiply-adds"
     reads: ClassVar[tuple[str, ...]] = ("embedding",)
-    rate_mb_s: ClassVar[float] = 100.0
     writes: ClassVar[tuple[str, ...]] = ("cluster", "cluster_sim")
 
+    def clusters(self, rows: int) -> int:
+        return min(self.k or max(1, round(rows / self.per_cluster)), rows)
+
     def run(self, context: BarrierContext) -> None:
-        k = min(self.k or max(1, round(context.rows / self.per_cluster)), context.rows)
+        k = self.clusters(context.rows)
         centroids = train_centroids(context, k, self.niter, self.seed)
         context.sidecar(
             "",

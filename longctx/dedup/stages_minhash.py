@@ -76,8 +76,6 @@ class DedupMinHash(Barrier):
         "signatures 30+ MB/s per core; exchange of bands x (16 + 4 x num_perm) bytes"
     )
     reads: ClassVar[tuple[str, ...]] = ("text",)
-    rate_mb_s: ClassVar[float] = 40.0
-    exchange_bytes_per_row: ClassVar[int] = 7500
     writes: ClassVar[tuple[str, ...]] = (
         "dup_cluster_id",
         "dup_cluster_size",
@@ -116,6 +114,7 @@ class DedupMinHash(Barrier):
             partial(_edges, self),
             _BANDED,
             buckets=buckets,
+            copies=self.bands,
             ignore=("keep", "min_kept_sim"),
         )
         labels = find_components(context, edges, self.local_edges, ("keep", "min_kept_sim"))

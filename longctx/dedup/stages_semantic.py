@@ -12,12 +12,14 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from longctx.cluster.stages import assign_part, train_centroids
+from longctx.engine import summary
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.corpus import ROW, Part
 from longctx.engine.op import DROP_REASON, Barrier, Setting
 from longctx.engine.rows import ADDRESS, PART, addressed, as_binary, from_binary, to_part, vectors
 from longctx.engine.steps import BUCKET, Stats
 
+Mode = Literal["hard", "easy", "random", "longest"]
 _POINTS = pa.schema(
     [
         *ADDRESS,
@@ -36,6 +38,8 @@ _SCORED = pa.schema(
     ]
 )
 _CUT = ("eps", "inclusive", "min_cover")
+# Up to so many clusters each is a bucket of its own; of more, a bucket holds several.
+_OWN_BUCKETS = 4096
 
 
 class DedupSemantic(Barrier):
@@ -51,7 +55,7 @@ class DedupSemantic(Barrier):
     eps: float = Field(0.07, gt=0, lt=1)
     inclusive: bool = False
     min_cover: float = Field(0.5, ge=0, le=1)
-    mode: Literal["hard", "easy", "random", "longest"] = "hard"
+    mode: Mode = "hard"
     k: int | None = Field(None, ge=1)
     niter: int = Field(100, ge=1)
     seed: int = Field(1234, ge=0)
@@ -60,8 +64,6 @@ class DedupSemantic(Barrier):
     source: ClassVar[str] = "SemDeDup 2303.09540"
     cost: ClassVar[str] = "rows^2 / k x dim multiply-adds; exchange of the vectors"
     reads: ClassVar[tuple[str, ...]] = ("embedding", "emb_cover")
-    rate_mb_s: ClassVar[float] = 40.0
-    exchange_bytes_per_row: ClassVar[int] = 1700
     writes: ClassVar[tuple[str, ...]] = (
         "sd_cluster",
         "sd_rank",
@@ -71,8 +73,11 @@ class DedupSemantic(Barrier):
     )
     removes: ClassVar[bool] = True
 
+    def clusters(self, rows: int) -> int:
+        return min(self.k or max(1, -(-rows // 2000)), rows)
+
     def run(self, context: BarrierContext) -> None:
-        k = min(self.k or max(1, -(-context.rows // 2000)), context.rows)
+        k = self.clusters(context.rows)
         centroids = train_centroids(context, k, self.niter, self.seed, ignore=(*_CUT, "mode"))
         context.sidecar(
             "assigned",
@@ -86,12 +91,13 @@ class DedupSemantic(Barrier):
         )
         columns = ["doc_id", "text", "embedding", "sd_cluster", "sd_cos"]
         points = context.per_part("points", _points, columns, ignore=_CUT)
+        buckets = min(k, max(_OWN_BUCKETS, context.buckets_for([points])))
         scored = context.exchange(
             "pairs",
-            [(points, _by_cluster)],
+            [(points, partial(_by_cluster, k, buckets))],
             partial(_pairs, self.mode),
             _POINTS,
-            buckets=k,
+            buckets=buckets,
             ignore=_CUT,
         )
         written = ("sd_rank", "sd_max_sim", "sd_max_id")
@@ -122,18 +128,29 @@ def _points(part: Part, setting: Setting) -> pa.Table:
     return pa.concat_tables(found)
 
 
-def _by_cluster(table: pa.Table, setting: Setting) -> pa.Table:
-    return table.append_column(BUCKET, table.column("cluster"))
+def _by_cluster(k: int, buckets: int, table: pa.Table, setting: Setting) -> pa.Table:
+    cluster = table.column("cluster").to_numpy().astype(np.int64)
+    return table.append_column(BUCKET, pa.array(cluster * buckets // k, pa.int32()))
 
 
-def _pairs(
-    mode: Literal["hard", "easy", "random", "longest"], table: pa.Table, setting: Setting
-) -> pa.Table:
-    """One cluster: each document's rank and its best earlier neighbour."""
+def _pairs(mode: Mode, table: pa.Table, setting: Setting) -> pa.Table:
+    """The clusters of a bucket: each document's rank and its best earlier neighbour."""
+    order = [("cluster", "ascending"), ("doc_key", "ascending")]
+    table = table.sort_by(order).combine_chunks()
+    starts = np.flatnonzero(np.diff(table.column("cluster").to_numpy(), prepend=-1))
+    ends = [*starts[1:], table.num_rows]
+    clusters = [table.slice(a, b - a) for a, b in zip(starts, ends, strict=True)]
+    found = [Stats.detach(_pairs_of_one(mode, c)) for c in clusters or [table]]
+    stats = summary.merge(s for _, s in found)
+    return Stats.attach(pa.concat_tables([t for t, _ in found]), stats)
+
+
+def _pairs_of_one(mode: Mode, table: pa.Table) -> pa.Table:
+    """One cluster, in ascending order of document keys."""
     from longctx.dedup.semantic import CURVE_EPS, removal_curve, semdedup_pairs
     from longctx.ids import priorities
 
-    table = table.sort_by("doc_key").combine_chunks()
+    table = table.combine_chunks()
     if table.num_rows == 0:
         width = 4
         matrix = np.zeros((0, 1), dtype=np.float32)

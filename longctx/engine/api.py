@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from longctx.engine.manifest import RunRecord
 from longctx.engine.planning import Plan
 from longctx.engine.progress import Reporter
 from longctx.recipe import Recipe, from_dict, load
+
+if TYPE_CHECKING:
+    from longctx.engine.scaling import ScalePlan
 
 
 def run(
@@ -35,6 +38,29 @@ def plan(recipe: str | Path | dict[str, Any] | Recipe, overrides: Sequence[str] 
     from longctx.engine.planning import make_plan
 
     return make_plan(_recipe(recipe, overrides))
+
+
+def plan_at(
+    recipe: str | Path | dict[str, Any] | Recipe,
+    overrides: Sequence[str] = (),
+    *,
+    docs: float | None = None,
+    tokens_per_doc: float | None = None,
+    nodes: int = 1,
+    cores_per_node: int | None = None,
+    memory_per_node: float | None = None,
+    gpus: float = 0,
+) -> "ScalePlan":
+    """What a recipe would take for `docs` documents on a cluster; defaults are those of here.
+
+    Inputs are looked at only for what is not given. `memory_per_node` is in bytes.
+    """
+    from longctx.cost.model import Cluster
+    from longctx.engine.scaling import cores_here, memory_here, plan_size
+
+    cores, memory = cores_per_node or cores_here(), memory_per_node or memory_here()
+    cluster = Cluster(nodes, cores, memory, gpus)
+    return plan_size(_recipe(recipe, overrides), docs, tokens_per_doc, cluster)
 
 
 def _recipe(recipe: str | Path | dict[str, Any] | Recipe, overrides: Sequence[str]) -> Recipe:

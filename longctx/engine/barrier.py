@@ -5,23 +5,22 @@ goes on where it stopped, and a step whose inputs did not change is not run agai
 Ray Data's hash shuffle from committed files to committed files: if it fails, it can run again.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from longctx.engine import commit, summary
+from longctx.engine import commit, summary, usage
 from longctx.engine.commit import Commit, fingerprint
 from longctx.engine.corpus import Corpus, Part, Sidecar
+from longctx.engine.exchange import Limits, shuffle, volume, waves
 from longctx.engine.op import Op, Setting
 from longctx.engine.steps import (
-    BUCKET,
     BucketRule,
     BucketWork,
-    FilePrepare,
     PartRule,
     PartSidecarRule,
     PartWork,
@@ -32,18 +31,14 @@ from longctx.engine.steps import (
     SpreadRule,
     SpreadWork,
     StepRef,
-    Wanted,
-    solver,
 )
 from longctx.engine.units import (
-    RETRIES,
     Listener,
     PendingWorkError,
     Step,
     StepResult,
     Unit,
     Work,
-    collect,
     compute,
     pending,
     run_units,
@@ -84,6 +79,7 @@ class BarrierContext:
         # Set by barriers that end in windows instead of a sidecar.
         self.outcome: dict[str, Any] | None = None
         self.step_stats: dict[str, dict[str, Any]] = {}
+        self.costs: dict[str, dict[str, Any]] = {}
         self.step_commits: dict[str, list[Commit]] = {}
 
     def parts(self) -> list[Part]:
@@ -105,12 +101,11 @@ class BarrierContext:
         """
         base = fingerprint([self._base(step, ignore), [r.digest for r in inputs]])
         units = []
-        for i in range(len(self.corpus)):
+        for i, state in enumerate(self.corpus.states(columns)):
             part = self.corpus.part(i)
-            seen = fingerprint([base, i, self.corpus.state(i, columns)])
-            units.append(Unit(part.name, seen, part))
+            units.append(Unit(part.name, fingerprint([base, i, state]), part))
         work = PartWork(rule, self.setting, self.relative(step))
-        return self._run(step, units, work)
+        return self._run(step, units, work, "part")
 
     def single(
         self,
@@ -127,10 +122,10 @@ class BarrierContext:
         parts; it closes over them.
         """
         read = list(columns)
-        states = [self.corpus.state(i, read) for i in range(len(self.corpus))] if read else []
+        states = self.corpus.states(read) if read else []
         seen = fingerprint([self._base(step, ignore), [r.digest for r in inputs], states])
         work = SingleWork(rule, self.setting, self.relative(step))
-        return self._run(step, [Unit("all", seen, None)], work)
+        return self._run(step, [Unit("all", seen, None)], work, "one")
 
     def spread(
         self,
@@ -147,7 +142,8 @@ class BarrierContext:
             Unit(f"{i:06d}", fingerprint([base, p]), (f"{i:06d}", p))
             for i, p in enumerate(payloads)
         ]
-        return self._run(step, units, SpreadWork(rule, self.setting, self.relative(step)))
+        work = SpreadWork(rule, self.setting, self.relative(step))
+        return self._run(step, units, work, "block")
 
     def exchange(
         self,
@@ -157,6 +153,7 @@ class BarrierContext:
         schema: pa.Schema,
         *,
         buckets: int | None = None,
+        copies: int = 1,
         work: Work | None = None,
         ignore: Iterable[str] = (),
         depends: Iterable[Any] = (),
@@ -164,9 +161,9 @@ class BarrierContext:
         """Bring rows with the same `bucket` together and run a rule on each bucket.
 
         `prepare` turns a committed file into rows of `schema` plus `bucket` (int32); the number of
-        buckets it must use is `buckets` or what `buckets_for` said. A `work` takes the rule's place
-        where a bucket becomes files of its own; `depends` are plain values that decide its files
-        beside the op's fields.
+        buckets it must use is `buckets` or what `buckets_for` said; `copies` is how many rows it
+        makes of one. A `work` takes the rule's place where a bucket becomes files of its own;
+        `depends` are plain values that decide its files beside the op's fields.
         """
         count = buckets or self.buckets_for([s for s, _ in sources])
         seen = [self._base(step, ignore), count, [s.digest for s, _ in sources], *depends]
@@ -176,7 +173,7 @@ class BarrierContext:
             for b in range(count)
         }
         solve = work or BucketWork(rule, self.setting, self.relative(step), schema)
-        result = self._exchange(step, sources, units, solve)
+        result = self._exchange(step, sources, units, solve, "bucket", copies)
         return self._ref(step, result)
 
     def sidecar(
@@ -207,12 +204,11 @@ class BarrierContext:
         read = [s.digest for s, _ in sources] + [r.digest for r in inputs]
         base = fingerprint([self._base(step, ignore), read])
         units = {}
-        for i in range(len(self.corpus)):
+        for i, state in enumerate(self.corpus.states([*wanted, *counted])):
             part = self.corpus.part(i)
-            seen = fingerprint([base, i, self.corpus.state(i, [*wanted, *counted])])
-            units[i] = Unit(part.name, seen, part)
+            units[i] = Unit(part.name, fingerprint([base, i, state]), part)
         work = SidecarWork(rule, self.setting, self.relative(step), list(columns), schema)
-        result = self._exchange(step, sources, units, work)
+        result = self._exchange(step, sources, units, work, "part")
         files = tuple(c.files[0] for c in result.commits)
         made = Sidecar(f"{self.setting.stage}/{step}".rstrip("/"), writes, removes, files)
         self.corpus = self.corpus.with_sidecar(made)
@@ -222,9 +218,7 @@ class BarrierContext:
 
     def buckets_for(self, sources: list[StepRef]) -> int:
         """How many buckets keep each below the exchange limit; depends on the data alone."""
-        # Files are compressed about 1:2; a bucket is held uncompressed.
-        volume = 2 * sum(f.size for s in sources for f in s.files)
-        return max(1, -(-volume // self._exchange_bytes))
+        return max(1, -(-volume(sources) // self._exchange_bytes))
 
     def _exchange(
         self,
@@ -232,7 +226,10 @@ class BarrierContext:
         sources: list[tuple[StepRef, Prepare]],
         units: dict[int, Unit],
         work: Work,
+        place: str,
+        copies: int = 1,
     ) -> StepResult:
+        clock = time.perf_counter()
         plan = Step(self.setting.run_dir, self._path(step), list(units.values()))
         if self.dry:
             self._look(step, plan)
@@ -243,8 +240,10 @@ class BarrierContext:
         if missing:
             commit.reopen(plan.folder)
         known = dict(valid)
-        for done in self._shuffle(plan, sources, missing, work):
-            self._heard(done, known)
+        limits = Limits(self.workers, self._exchange_bytes, copies)
+        for wave in waves(missing, volume([s for s, _ in sources]), limits):
+            for done in shuffle(plan, sources, wave, work, self.setting, limits):
+                self._heard(done, known)
         # Buckets that got no row have no group; they are solved with an empty table.
         rest = [
             Unit(u.name, u.fingerprint, (u.payload, None))
@@ -256,7 +255,7 @@ class BarrierContext:
         result = StepResult([known[u.name] for u in units.values()], len(valid), standing.why)
         if missing:
             commit.finish(plan.folder, result.commits)
-        self._count(step, result)
+        self._count(step, result, place, clock)
         return result
 
     def _heard(self, done: Commit, known: dict[str, Commit]) -> None:
@@ -264,43 +263,8 @@ class BarrierContext:
         if self._listener:
             self._listener(done)
 
-    def _shuffle(
-        self,
-        plan: Step,
-        sources: list[tuple[StepRef, Prepare]],
-        missing: dict[int, Unit],
-        work: Work,
-    ) -> Iterable[Commit]:
-        if not missing:
-            return
-        import ray.data
-
-        streams: list[ray.data.Dataset] = []
-        wanted = np.array(sorted(missing), dtype=np.int32)
-        for ref, prepare in sources:
-            rows = [{"file": f.name} for f in ref.files if f.rows]
-            if not rows:
-                continue
-            files = ray.data.from_items(rows, override_num_blocks=len(rows))
-            mapped = files.map_batches(
-                Wanted(FilePrepare(plan.run_dir, prepare, self.setting), wanted),
-                batch_size=None,
-                batch_format="pyarrow",
-                max_retries=RETRIES,
-            )
-            streams.append(mapped)
-        if not streams:
-            return
-        data = streams[0].union(*streams[1:]) if len(streams) > 1 else streams[0]
-        partitions = min(len(missing), self.workers)
-        grouped = data.groupby(BUCKET, num_partitions=partitions).map_groups(
-            solver(plan.run_dir, plan.folder, missing, work),
-            batch_format="pyarrow",
-            max_retries=RETRIES,
-        )
-        yield from collect(grouped, plan.label)
-
-    def _run(self, step: str, units: list[Unit], work: Work) -> StepRef:
+    def _run(self, step: str, units: list[Unit], work: Work, place: str) -> StepRef:
+        clock = time.perf_counter()
         plan = Step(self.setting.run_dir, self._path(step), units)
         if self.dry:
             self._look(step, plan)
@@ -311,7 +275,7 @@ class BarrierContext:
             listener=self._listener,
             begin=partial(self._say, step),
         )
-        self._count(step, result)
+        self._count(step, result, place, clock)
         return self._ref(step, result)
 
     def _look(self, step: str, plan: Step) -> None:
@@ -322,12 +286,14 @@ class BarrierContext:
     def _ref(self, step: str, result: StepResult) -> StepRef:
         return StepRef(self.setting.run_dir, tuple((c.unit, c.files) for c in result.commits))
 
-    def _count(self, step: str, result: StepResult) -> None:
+    def _count(self, step: str, result: StepResult, place: str, clock: float) -> None:
         self.skipped += result.skipped
         self.why.update(result.why)
         self.units += len(result.commits)
         self.step_commits[step] = result.commits
         self.step_stats[step] = summary.merge(c.stats.get("stats", {}) for c in result.commits)
+        wall = round(time.perf_counter() - clock, 3)
+        self.costs[step] = {"place": place, "wall": wall, **usage.of_step(result.commits)}
 
     def _say(self, step: str, todo: int) -> None:
         if self._announce:

@@ -197,16 +197,34 @@ class Corpus:
         """Whether some sidecar wrote a column."""
         return any(column in s.columns for s in self.sidecars)
 
-    def state(self, index: int, columns: list[str]) -> str:
-        """Fingerprint of what a reader of these columns of a part can see.
+    def states(self, columns: list[str]) -> list[str]:
+        """For every part, a fingerprint of what a reader of these columns of it can see.
 
         Covers the files that the columns come from and those that say which rows live, and nothing
-        else: a stage is computed again exactly when a file that it reads has changed.
+        else: a stage is computed again exactly when a file that it reads has changed. Which files
+        these are is the same for all parts, so it is found once. Raises LookupError if no stage
+        wrote a column.
         """
-        part = self.part(index)
-        seen = {column: part._newest(column).checksum for column in columns}
-        removers = [ref.checksum for _, removes, ref in part.sidecars if removes]
-        return fingerprint([part.documents.checksum, seen, removers])
+        if not self.documents:
+            return []
+        part = self.part(0)
+        beside = {id(ref): number for number, (_, _, ref) in enumerate(part.sidecars)}
+        places = {column: beside.get(id(part._newest(column))) for column in columns}
+        removers = [s.files for s in self.sidecars if s.removes]
+        sources = {
+            column: self.documents if place is None else self.sidecars[place].files
+            for column, place in places.items()
+        }
+        return [
+            fingerprint(
+                [
+                    documents.checksum,
+                    {column: files[i].checksum for column, files in sources.items()},
+                    [files[i].checksum for files in removers],
+                ]
+            )
+            for i, documents in enumerate(self.documents)
+        ]
 
 
 def parquet_groups(tables: list[pa.Table], schema: pa.Schema | None = None) -> bytes:

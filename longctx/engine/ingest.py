@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.commit import Commit, fingerprint
@@ -52,6 +53,7 @@ class _Writer:
     row_bytes: int = 0
     part_total: int = 0
     parts: int = 0
+    text_bytes: int = 0
 
     def add(self, row: Row, size: int) -> None:
         if self.part_total and self.part_total + size > self.part_bytes:
@@ -65,7 +67,9 @@ class _Writer:
     def _close_group(self) -> None:
         if self.rows:
             columns = {n: [getattr(r, n) for r in self.rows] for n in DOCUMENTS.names}
-            self.groups.append(pa.table(columns, schema=DOCUMENTS))
+            table = pa.table(columns, schema=DOCUMENTS)
+            self.text_bytes += pc.sum(pc.binary_length(table.column("text"))).as_py()
+            self.groups.append(table)
             self.rows, self.row_bytes = [], 0
 
     def close_part(self) -> None:
@@ -114,6 +118,7 @@ class ReadWork:
             "quarantine": dict(sorted(reasons.items())),
             "notes": dict(sorted(notes.items())),
             "chars": characters,
+            "text_bytes": writer.text_bytes,
         }
 
 

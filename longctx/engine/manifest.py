@@ -35,6 +35,8 @@ class StageRecord:
     """What one stage did: rows in = rows out + dropped + quarantined.
 
     `skipped` of its `units` were valid from an earlier run; `why` counts the others by reason.
+    `costs` says what each step took (`usage.of_step`) and at which place its units work: a "part",
+    a "bucket", a "block" of documents, or "one" for all; a stage of one step has it under "".
     """
 
     stage: str
@@ -51,6 +53,7 @@ class StageRecord:
     steps: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     why: dict[str, int] = field(default_factory=dict)
+    costs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def check(self, before: int | None) -> None:
         """Raise RunError unless every row that came in is accounted for."""

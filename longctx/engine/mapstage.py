@@ -15,8 +15,10 @@ def map_step(corpus: Corpus, op: Map | Model, setting: Setting, folder: str) -> 
     """Units of a stage with the fingerprints that decide what a resume skips."""
     read = [*op.reads_columns(), *counted_columns(corpus), "source", "license"]
     base = fingerprint([op.fingerprint_fields(), setting.seed, setting.tokenizer_fingerprint])
-    parts = [corpus.part(i) for i in range(len(corpus))]
-    units = [Unit(p.name, fingerprint([base, corpus.state(p.index, read)]), p) for p in parts]
+    units = []
+    for i, state in enumerate(corpus.states(read)):
+        part = corpus.part(i)
+        units.append(Unit(part.name, fingerprint([base, state]), part))
     return Step(setting.run_dir, folder, units)
 
 

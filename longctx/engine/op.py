@@ -69,6 +69,10 @@ class Op(BaseModel):
         return None
 
     def check(self, setting: Setting) -> None:
+    def clusters(self, rows: int) -> int:
+        """Into how many clusters k-means divides so many documents; 1 for ops without any."""
+        return 1
+
         """Before a run begins: raise RecipeError or RunError for what would fail hours later."""
 
 

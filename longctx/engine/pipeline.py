@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from longctx.engine import cluster, ingest, manifest, summary
+from longctx.engine import cluster, ingest, manifest, summary, usage
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.corpus import Corpus
 from longctx.engine.inputs import Listing, list_inputs
@@ -129,12 +129,14 @@ def _read(state: _State, listing: Listing) -> None:
     total = {**total, "rows_in": counted["rows_in"]}
     total["quarantined"] += counted["quarantined"]
     total["quarantine"] = summary.merge([total["quarantine"], counted["quarantine"]])
-    total["notes"], total["chars"] = counted["notes"], counted["chars"]
+    for name in ("notes", "chars", "text_bytes"):
+        total[name] = counted.get(name)
     record = _record(state, ingest.STAGE, "read", "read", total, clock)
     more = {
         "units": len(read.commits) + context.units,
         "skipped": read.skipped + context.skipped,
         "why": dict(context.why + Counter(read.why)),
+        "costs": {"groups": usage.of_parts(read.commits), **context.costs},
     }
     _finish(state, StageRecord(**{**vars(record), **more}), total)
 
@@ -146,18 +148,25 @@ def _stage(state: _State, name: str, op: Op) -> None:
         context = _barrier(state, name, op)
         total = _final(context)
         units, skipped, steps = context.units, context.skipped, context.step_stats
-        why = dict(context.why)
+        why, costs = dict(context.why), context.costs
     else:
         assert isinstance(op, (Map, Model))
         result = _map(state, name, op)
         total = summary.merge(c.stats for c in result.commits)
         units, skipped, steps = len(result.commits), result.skipped, {}
-        why = result.why
+        why, costs = result.why, {"": usage.of_parts(result.commits)}
     record = _record(state, name, op.op, op.kind, total, clock)
     # The user's own words win: a path must not be written down with its variables replaced.
     written = state.recipe.raw["stages"][state.recipe.ops.index(op)]
     settings = {**op.model_dump(mode="json"), **written}
-    more = {"units": units, "skipped": skipped, "steps": steps, "settings": settings, "why": why}
+    more = {
+        "units": units,
+        "skipped": skipped,
+        "steps": steps,
+        "settings": settings,
+        "why": why,
+        "costs": costs,
+    }
     _finish(state, StageRecord(**{**vars(record), **more}), total)
 
 
@@ -225,7 +234,7 @@ def _record(
     state: _State, name: str, op: str, kind: str, total: dict[str, Any], clock: float
 ) -> StageRecord:
     counts = {k: total[k] for k in ("rows_in", "rows_out", "dropped", "quarantined")}
-    kept = {k: v for k, v in total.items() if k not in (*counts, "seconds", "stats")}
+    kept = {k: v for k, v in total.items() if k not in (*counts, "seconds", "stats", usage.KEY)}
     seconds = round(time.perf_counter() - clock, 3)
     return StageRecord(name, op, kind, seconds, 0, 0, summary=kept, **counts)
 

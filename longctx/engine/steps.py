@@ -6,6 +6,7 @@ Rules are the ops' own functions; the classes here read for them, write for them
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -212,7 +213,7 @@ class FilePrepare:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         tables = []
-        for name in table.column("file").to_pylist():
+        for name in chain.from_iterable(table.column("files").to_pylist()):
             ref = FileRef(name, 0, "", 0)
             tables.append(self.prepare(read_table(self.run_dir, ref), self.setting))
         return pa.concat_tables(tables)
@@ -230,7 +231,7 @@ def solver(
         unit = units[table.column(BUCKET)[0].as_py()]
         rows = table.drop_columns([BUCKET])
         filled = Unit(unit.name, unit.fingerprint, (unit.payload, rows))
-        done = execute(run_dir, folder, filled, work)
+        done = execute(run_dir, folder, filled, work, received=rows.nbytes)
         return pa.table({"commit": pa.array([done], pa.large_string())})
 
     return solve

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from longctx.engine import commit
 from longctx.engine.commit import Commit, FileRef
+from longctx.engine.usage import KEY, Meter
 from longctx.errors import LongctxError, RunError
 from longctx.io import paths
 
@@ -112,15 +113,22 @@ Listener = Callable[[Commit], None]
 # Ray's own default is for ever: a document that crashes its worker would never end the run.
 RETRIES = 3
 
+# Units of one dataset.
+AT_ONCE = 10_000
 
-def execute(run_dir: str, folder: str, unit: Unit, work: Work) -> str:
-    """Run one unit in a worker and commit it; the commit, or the failure, as JSON."""
-    started = time.perf_counter()
+
+def execute(run_dir: str, folder: str, unit: Unit, work: Work, received: int = 0) -> str:
+    """Run one unit in a worker and commit it; the commit, or the failure, as JSON.
+
+    `received` is what an exchange brought to the unit, in bytes.
+    """
+    started, meter = time.perf_counter(), Meter()
     try:
         commit.revoke(folder, unit.name)
         sink = Sink(run_dir)
         stats = work(unit.payload, sink)
         stats["seconds"] = round(time.perf_counter() - started, 3)
+        stats[KEY] = meter.read() | ({"received": received} if received else {})
         done = Commit(unit.name, unit.fingerprint, tuple(sink.files), stats)
         commit.write(folder, done)
     except Exception as error:
@@ -255,9 +263,23 @@ def compute(
     workers: int,
     pool: Pool | None = None,
 ) -> Iterator[Commit]:
-    """Run units of a step, whatever is committed; their commits as they come."""
-    if not units:
-        return
+    """Run units of a step, whatever is committed; their commits as they come.
+
+    Ray's driver holds some kilobytes for every unit that it knows, so they are handed to it in
+    waves.
+    """
+    for at in range(0, len(units), AT_ONCE):
+        yield from _wave(step, units[at : at + AT_ONCE], work, workers=workers, pool=pool)
+
+
+def _wave(
+    step: Step,
+    units: list[Unit],
+    work: Work | LoadedWork,
+    *,
+    workers: int,
+    pool: Pool | None = None,
+) -> Iterator[Commit]:
     import ray.data
 
     rows = [{"unit": pickle.dumps(u)} for u in units]

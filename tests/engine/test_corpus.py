@@ -77,7 +77,7 @@ class TestPart:
         ):
             found.part(0).table(["n_token"])
         with pytest.raises(LookupError, match="no column `n_token`"):
-            found.state(0, ["n_token"])
+            found.states(["n_token"])[0]
 
     def test_sidecar_that_is_not_aligned_is_no_silent_pairing(self, run_dir: str) -> None:
         found = corpus(run_dir)
@@ -160,15 +160,15 @@ class TestState:
     ) -> None:
         written = {c for s in found.sidecars for c in s.columns} | {"text", "source"}
         columns = data.draw(st.lists(st.sampled_from(sorted(written)), unique=True))
-        before = found.state(0, columns)
+        before = found.states(columns)[0]
         for i, sidecar in enumerate(found.sidecars):
             ref = replace(sidecar.files[0], checksum="other")
             changed = list(found.sidecars)
             changed[i] = replace(sidecar, files=(ref,))
-            after = replace(found, sidecars=tuple(changed)).state(0, columns)
+            after = replace(found, sidecars=tuple(changed)).states(columns)[0]
             assert (after != before) == (i in self.readable(found, columns))
         ref = replace(found.documents[0], checksum="other")
-        assert replace(found, documents=(ref,)).state(0, columns) != before
+        assert replace(found, documents=(ref,)).states(columns)[0] != before
 
     @steady
     @given(corpora(), st.booleans())
@@ -177,18 +177,18 @@ class TestState:
     ) -> None:
         new = FileRef("new.parquet", 1, "new", 1)
         unread = found.with_sidecar(Sidecar("new", ("unread",), removes, (new,)))
-        assert (unread.state(0, ["text"]) != found.state(0, ["text"])) == removes
+        assert (unread.states(["text"])[0] != found.states(["text"])[0]) == removes
         read = found.with_sidecar(Sidecar("new", ("text",), removes, (new,)))
-        assert read.state(0, ["text"]) != found.state(0, ["text"])
+        assert read.states(["text"])[0] != found.states(["text"])[0]
 
     def test_names_of_files_and_of_the_run_folder_do_not_count(self, tmp_path: Path) -> None:
         here = beside(corpus(str(tmp_path / "here")), "01-x", a=[1] * ROWS)
         there = beside(corpus(str(tmp_path / "there")), "02-x", a=[1] * ROWS)
-        assert here.state(0, ["text", "a"]) == there.state(0, ["text", "a"])
+        assert here.states(["text", "a"])[0] == there.states(["text", "a"])[0]
 
     def test_order_of_the_columns_does_not_count(self, tmp_path: Path) -> None:
         found = beside(corpus(str(tmp_path)), "01-x", a=[1] * ROWS)
-        assert found.state(0, ["text", "a"]) == found.state(0, ["a", "text"])
+        assert found.states(["text", "a"])[0] == found.states(["a", "text"])[0]
 
 
 STRUCT = pa.struct([("a", pa.int64()), ("b", pa.list_(pa.string()))])

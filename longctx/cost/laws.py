@@ -1,0 +1,125 @@
+"""What the time and the volume of each step grow with, and which steps a size calls for.
+
+A law is a property of the algorithm and stands here; its coefficient is measured (`fit.py`). Steps
+that are not named grow with the number of documents.
+"""
+
+from collections.abc import Callable, Mapping
+from math import log2, sqrt
+from typing import Any, NamedTuple
+
+SAMPLED = 256  # documents that k-means looks at for each cluster
+
+
+class Size(NamedTuple):
+    """How much a stage gets: documents, megabytes (10^6 bytes) of text, clusters of its k-means."""
+
+    docs: float
+    mb: float
+    clusters: float = 1
+
+
+LAWS: dict[str, Callable[[Size], float]] = {
+    "documents": lambda s: s.docs,
+    "text": lambda s: s.mb,
+    "documents x log documents": lambda s: s.docs * log2(max(2, s.docs)),
+    "documents x sqrt documents": lambda s: s.docs * sqrt(s.docs),
+    "documents squared": lambda s: s.docs * s.docs,
+    "documents x clusters": lambda s: s.docs * s.clusters,
+    "sample x clusters": lambda s: min(s.docs, SAMPLED * s.clusters) * s.clusters,
+    "documents squared / clusters": lambda s: s.docs * s.docs / s.clusters,
+}
+
+# (op, step) -> what its time grows with, and what its bytes do; an op of "" is any.
+_STEPS: dict[tuple[str, str], tuple[str, str]] = {
+    ("read", "groups"): ("text", "text"),
+    ("score.heuristics", ""): ("text", "text"),
+    ("dedup.exact", "keys"): ("text", "documents"),
+    ("dedup.minhash", "signatures"): ("text", "documents"),
+    ("embed", ""): ("text", "documents"),
+    ("dedup.semantic", "centroids"): ("sample x clusters", "documents"),
+    ("dedup.semantic", "assigned"): ("documents x clusters", "documents"),
+    ("dedup.semantic", "pairs"): ("documents squared / clusters", "documents"),
+    ("cluster.kmeans", "centroids"): ("sample x clusters", "documents"),
+    ("cluster.kmeans", ""): ("documents x clusters", "documents"),
+    ("", "neighbours"): ("documents squared", "documents"),
+    ("", "homes in cells"): ("documents x sqrt documents", "documents"),
+    ("", "candidates in cells"): ("documents x sqrt documents", "documents"),
+    ("order.splice", "words"): ("text", "text"),
+    ("order.splice", "vocabulary"): ("text", "text"),
+    ("order.splice", "postings"): ("text", "text"),
+    ("order.splice", "retrieved"): ("documents squared", "documents"),
+    ("order.quest", "queries"): ("text", "documents"),
+    ("order.neighbours", "units"): ("text", "text"),
+    ("order.neighbours", "sample"): ("text", "text"),
+    ("order.neighbours", "found"): ("text", "text"),
+    ("order.neighbours", "texts"): ("text", "text"),
+    ("pack", "tokens"): ("text", "text"),
+    ("pack", "sentences"): ("text", "documents"),
+    ("pack", "spans"): ("text", "text"),
+    ("pack", "windows"): ("text", "text"),
+}
+
+
+def laws_of(op: str, step: str) -> tuple[str, str]:
+    """What the CPU seconds and the bytes of a step grow with: two names of LAWS."""
+    known = _STEPS.get((op, step)) or _STEPS.get(("", step))
+    return known or ("documents", "documents")
+
+
+def form_of(op: str, settings: Mapping[str, Any], docs: float) -> str:
+    """How an op with these settings works at a size: "" where there is but one way.
+
+    Limits of the op decide it, by the same comparison as its own code. The edges between
+    near-copies are not known before a run: one for each document is assumed, which is many.
+    """
+
+    def above(name: str) -> bool:
+        return name in settings and docs > settings[name]
+
+    if op == "embed":
+        return str(settings["model"])
+    if op == "order.neighbours":
+        return str(settings["variant"])
+    if op == "dedup.minhash":
+        return "rounds" if above("local_edges") else "one place"
+    words = []
+    if op == "order.splice":
+        words.append(str(settings["retriever"]))
+    if above("one_place_up_to"):
+        words.append("partitions")
+    elif "exact_up_to" in settings:
+        words.append("cells" if above("exact_up_to") else "exact")
+    elif "one_place_up_to" in settings:
+        words.append("one place")
+    return ", ".join(words)
+
+
+def step_name(step: str, form: str) -> str:
+    """One name for steps that differ by a number only, and for those that cells change."""
+    if step.startswith("round-"):
+        return f"round-{step.rpartition('-')[2]}"
+    if step.startswith("windows-"):
+        return "windows"
+    in_cells = form.endswith("cells") and step in ("homes", "candidates", "neighbours", "centroids")
+    return f"{step} in cells" if in_cells else step
+
+
+# What to set where a step in one place does not fit: (op, step) -> remedy.
+REMEDIES: dict[tuple[str, str], str] = {
+    ("cluster.kmeans", "centroids"): "set `k`: its sample is 256 documents for each cluster",
+    ("dedup.semantic", "centroids"): "set `k`: its sample is 256 documents for each cluster",
+    ("dedup.minhash", "components"): "lower `local_edges`: rounds of exchanges take over",
+    ("order.splice", "vocabulary"): "take `retriever: dense`",
+    ("order.splice", "tours"): "take `retriever: dense`, which is arranged in partitions",
+    ("order.quest", "tours"): "take order.path or order.cluster_path, arranged in partitions",
+}
+ANY_REMEDY = "take nodes with more memory, or split the corpus"
+
+
+def remedy_of(op: str, step: str, settings: Mapping[str, Any]) -> str:
+    """What to do about a step that one machine cannot hold."""
+    found = REMEDIES.get((op, step))
+    if found is None and "one_place_up_to" in settings:
+        found = "lower `one_place_up_to`: partitions take over"
+    return found or ANY_REMEDY
