@@ -24,6 +24,7 @@ from longctx.engine.op import Barrier, Map, Model, Op, Setting
 from longctx.engine.progress import Reporter, Silent
 from longctx.engine.settings import setting_for, stage_folder
 from longctx.engine.units import Pool, StepResult, run_units
+from longctx.credentials import masked
 from longctx.errors import RunError
 from longctx.io import paths
 from longctx.recipe import Recipe
@@ -72,7 +73,7 @@ def execute(
                 _stage(state, name, op)
             record.status = "done"
         except BaseException as error:
-            record.status, record.error = "failed", str(error) or type(error).__name__
+            record.status, record.error = "failed", masked(str(error)) or type(error).__name__
             raise
         finally:
             record.seconds = round(time.perf_counter() - clock, 3)

@@ -151,6 +151,8 @@ class _Task:
     work: Work
 
     def __call__(self, table: pa.Table) -> pa.Table:
+        # Pickled by the driver of this run a moment ago and brought by Ray, which sends functions
+        # in the same way; never written to storage, so nobody else can have made it.
         units = [pickle.loads(u) for u in table.column("unit").to_pylist()]
         done = [execute(self.run_dir, self.folder, u, self.work) for u in units]
         return pa.table({"commit": pa.array(done, pa.large_string())})
