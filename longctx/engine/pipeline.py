@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from longctx.credentials import masked
 from longctx.engine import cluster, ingest, manifest, summary, usage
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.corpus import Corpus
@@ -24,7 +25,6 @@ from longctx.engine.op import Barrier, Map, Model, Op, Setting
 from longctx.engine.progress import Reporter, Silent
 from longctx.engine.settings import setting_for, stage_folder
 from longctx.engine.units import Pool, StepResult, run_units
-from longctx.credentials import masked
 from longctx.errors import RunError
 from longctx.io import paths
 from longctx.recipe import Recipe
