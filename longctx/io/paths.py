@@ -7,15 +7,20 @@ its upload completes. Either way a reader sees the whole file or none.
 import contextlib
 import hashlib
 import os
+import re
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import fsspec
+from fsspec.utils import glob_translate
 
 from longctx.credentials import REMEDY, found_in
 from longctx.errors import RecipeError, RunError
+from longctx.io.store_errors import clear_errors as clear_errors
+from longctx.io.store_errors import is_local as is_local
+from longctx.io.store_errors import is_taken, lacks_bucket, no_bucket, options, persistently
 
 TEMPORARY = ".tmp-"
 _WILDCARDS = "*?["
@@ -46,7 +51,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     with clear_errors(url):
         protocol = url.split("://", 1)[0] if "://" in url else "file"
         try:
-            fs = fsspec.filesystem(protocol, **_options(protocol))
+            fs = fsspec.filesystem(protocol, **options(protocol))
         except ValueError:
             raise RunError(
                 f"there is no file system for {protocol}://",
@@ -54,21 +59,6 @@ def filesystem(url: str) -> tuple[Any, str]:
                 remedy="use a path of this machine, or a URL such as s3://bucket/folder",
             ) from None
         return fs, fs._strip_protocol(url)
-
-
-def _options(protocol: str) -> dict[str, Any]:
-    if protocol not in ("s3", "s3a"):
-        return {"use_listings_cache": False}
-    options: dict[str, Any] = {"use_listings_cache": False}
-    # s3fs reads AWS_ENDPOINT_URL only through newer botocore profiles; passing it is unambiguous.
-    if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
-        options["endpoint_url"] = endpoint
-    return options
-
-
-def is_local(url: str) -> bool:
-    """Whether a URL names a file of this machine."""
-    return "://" not in url or url.startswith(("file://", "local://"))
 
 
 def join(base: str, *names: str) -> str:
@@ -103,8 +93,7 @@ def absolute(url: str) -> str:
 def read_bytes(url: str) -> bytes:
     """The whole content of a file."""
     fs, path = filesystem(url)
-    with clear_errors(url):
-        return bytes(fs.cat_file(path))
+    return persistently(url, lambda: bytes(fs.cat_file(path)))
 
 
 def copy_to_local(url: str, path: str) -> None:
@@ -112,23 +101,21 @@ def copy_to_local(url: str, path: str) -> None:
     fs, source = filesystem(url)
     temporary = f"{path}{TEMPORARY}{uuid.uuid4().hex}"
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    with clear_errors(url):
-        try:
-            fs.get_file(source, temporary)
+    try:
+        persistently(url, lambda: fs.get_file(source, temporary))
+        with clear_errors(path):
             os.replace(temporary, path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
 
 
 def read_if_exists(url: str) -> bytes | None:
     """The content of a file, or None when there is no such file."""
-    fs, path = filesystem(url)
-    with clear_errors(url):
-        try:
-            return bytes(fs.cat_file(path))
-        except FileNotFoundError:
-            return None
+    try:
+        return read_bytes(url)
+    except FileNotFoundError:
+        return None
 
 
 def write_atomic(url: str, data: bytes | memoryview) -> None:
@@ -137,10 +124,10 @@ def write_atomic(url: str, data: bytes | memoryview) -> None:
     A view of bytes is copied where the file is an object of a store, whose drivers want bytes.
     """
     fs, path = filesystem(url)
+    if not is_local(url):
+        persistently(url, lambda: fs.pipe_file(path, bytes(data)))
+        return
     with clear_errors(url):
-        if not is_local(url):
-            fs.pipe_file(path, bytes(data))
-            return
         folder, name = os.path.split(path)
         os.makedirs(folder, exist_ok=True)
         temporary = os.path.join(folder, f"{TEMPORARY}{uuid.uuid4().hex}-{name}")
@@ -157,16 +144,26 @@ def write_atomic(url: str, data: bytes | memoryview) -> None:
 
 
 def create_exclusive(url: str, data: bytes) -> bool:
-    """Create a file only if there is none; whether this call created it."""
+    """Create a file only if there is none; whether this call created it.
+
+    No two callers may bring the same `data`: a request whose answer was lost is sent again, and
+    then only the content tells whose file it is that stands in the way.
+    """
     fs, path = filesystem(url)
-    with clear_errors(url):
-        if is_local(url):
+    if is_local(url):
+        with clear_errors(url):
             return _create_local(path, data)
+
+    def create() -> bool:
         try:
             fs.pipe_file(path, data, mode="create")
-        except FileExistsError:
-            return False
+        except OSError as error:
+            if not is_taken(error):
+                raise
+            return read_if_exists(url) == data
         return True
+
+    return persistently(url, create)
 
 
 def _create_local(path: str, data: bytes) -> bool:
@@ -188,8 +185,8 @@ def _create_local(path: str, data: bytes) -> bool:
 def remove(url: str) -> None:
     """Remove a file if it exists."""
     fs, path = filesystem(url)
-    with clear_errors(url), contextlib.suppress(FileNotFoundError):
-        fs.rm_file(path)
+    with contextlib.suppress(FileNotFoundError):
+        persistently(url, lambda: fs.rm_file(path))
 
 
 def list_files(
@@ -201,25 +198,26 @@ def list_files(
     """
     fs, path = filesystem(folder)
     root = path.rstrip("/")
-    with clear_errors(folder):
-        if is_local(folder):
-            found = _local_files(root, recursive)
-        else:
-            found = _stored_files(fs, root, recursive)
+    read = partial(_local_files, root) if is_local(folder) else partial(_stored_files, fs, root)
+    found = persistently(folder, lambda: read(recursive))
     return {
         name: state for name, state in sorted(found.items()) if temporary or TEMPORARY not in name
     }
 
 
 def _stored_files(fs: Any, root: str, recursive: bool) -> dict[str, FileState]:
+    """Objects below a folder. With a depth `fs.find` takes a listing that failed for an empty one.
+
+    So one level is listed by `fs.ls`.
+    """
     try:
-        found = fs.find(root, maxdepth=None if recursive else 1, detail=True)
+        found = fs.find(root, detail=True).values() if recursive else fs.ls(root, detail=True)
     except FileNotFoundError:
         return {}
     return {
         name[len(root) + 1 :]: _state(fs, name, info)
-        for name, info in found.items()
-        if info["type"] == "file" and not name.endswith("/") and name != root
+        for info in found
+        if info["type"] == "file" and not (name := info["name"]).endswith("/") and name != root
     }
 
 
@@ -246,25 +244,70 @@ def expand(pattern: str) -> list[FileState]:
     Hidden and temporary files, files in hidden folders, names that begin with an underscore and
     empty directory markers are left out, except a file that the pattern names in full.
     """
+    return persistently(pattern, lambda: _expand(pattern))
+
+
+def _expand(pattern: str) -> list[FileState]:
     fs, path = filesystem(pattern)
-    with clear_errors(pattern):
-        if fs.isfile(path):
-            return [replace(_state(fs, path, fs.info(path)), below=path.rpartition("/")[2])]
-        if any(c in path for c in _WILDCARDS) and not fs.isdir(path):
-            matched = fs.glob(path, detail=True)
+    kind, info = _look(fs, path)
+    if kind == "file":
+        return [replace(_state(fs, path, info), below=path.rpartition("/")[2])]
+    wild = any(c in path for c in _WILDCARDS) and kind != "directory"
+    matched = _glob(fs, path) if wild else {path: {"type": "directory"}}
+    found: dict[str, FileState] = {}
+    for name, info in matched.items():
+        if info["type"] == "file":
+            found[name] = _state(fs, name, info)
         else:
-            matched = {path: {"type": "directory"}}
-        found: dict[str, FileState] = {}
-        for name, info in matched.items():
-            if info["type"] == "file":
-                found[name] = _state(fs, name, info)
-            else:
-                found |= _below(fs, name)
-        if not found and _lacks_bucket(pattern):
-            raise _no_bucket(pattern)
+            found |= _below(fs, name)
+    if not found and lacks_bucket(pattern):
+        raise no_bucket(pattern)
     root = len(path if path in matched else _fixed_part(path)) + 1
     named = {name[root:]: found[name] for name in sorted(found)}
     return [replace(state, below=name) for name, state in named.items() if not _hidden(name)]
+
+
+def _look(fs: Any, path: str) -> tuple[str, dict[str, Any]]:
+    """What stands at a path: `file`, `directory` or nothing, and what a listing tells of it.
+
+    Not `fs.isfile`, which takes a question that failed for a no.
+    """
+    if "file" in fs.protocol:
+        kind = "file" if os.path.isfile(path) else "directory" if os.path.isdir(path) else ""
+        return kind, {}
+    try:
+        info = fs.info(path)
+    except FileNotFoundError:
+        return "", {}
+    return info["type"], info
+
+
+def _glob(fs: Any, pattern: str) -> dict[str, dict[str, Any]]:
+    """What a glob names, level by level, with what the listings tell.
+
+    In stores not `fs.glob`, which takes a folder that could not be listed for an empty one.
+    """
+    if "file" in fs.protocol:
+        return dict(fs.glob(pattern, detail=True))
+    fixed = _fixed_part(pattern)
+    matches = re.compile(glob_translate(pattern)).match
+    levels = pattern[len(fixed) :].count("/")
+    found: dict[str, dict[str, Any]] = {}
+    folders = [fixed]
+    while folders and (levels > 0 or "**" in pattern):
+        listed = {e["name"].rstrip("/"): e for f in folders for e in _entries(fs, f)}
+        found |= {name: info for name, info in listed.items() if matches(name)}
+        folders = [name for name, info in listed.items() if info["type"] == "directory"]
+        levels -= 1
+    return found
+
+
+def _entries(fs: Any, folder: str) -> list[dict[str, Any]]:
+    try:
+        entries: list[dict[str, Any]] = fs.ls(folder, detail=True)
+    except FileNotFoundError:
+        return []
+    return [e for e in entries if e["name"].rstrip("/") != folder]
 
 
 def _fixed_part(path: str) -> str:
@@ -325,91 +368,3 @@ def _state(fs: Any, name: str, info: dict[str, Any]) -> FileState:
 def checksum(data: bytes | memoryview) -> str:
     """BLAKE2b-128 of a file's bytes, 32 hex digits."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-@contextlib.contextmanager
-def clear_errors(url: str) -> Iterator[None]:
-    """Turn what storage libraries raise into one error that says what to do.
-
-    A file that is not there stays FileNotFoundError: for many callers that is an answer.
-    """
-    try:
-        yield
-    except FileNotFoundError as error:
-        if "bucket" in str(error).lower() and not is_local(url):
-            raise _no_bucket(url) from error
-        raise
-    except RunError:
-        raise
-    except PermissionError as error:
-        # A store may refuse to write into a bucket instead of saying that there is none.
-        if _lacks_bucket(url):
-            raise _no_bucket(url) from error
-        raise RunError("access denied", where=url, remedy=_access_remedy(url)) from error
-    except (FileExistsError, NotADirectoryError) as error:
-        raise RunError(
-            f"a file stands where a folder is needed ({error.filename or error})",
-            where=url,
-            remedy="choose another path, or remove that file",
-        ) from error
-    except ImportError as error:
-        raise RunError(
-            f"no driver for this kind of URL ({error})",
-            where=url,
-            remedy="install the fsspec driver it names, e.g. pip install gcsfs",
-        ) from error
-    except Exception as error:
-        if (text := _storage_error(error)) is None:
-            raise
-        nobody = type(error).__name__ == "NoCredentialsError"
-        remedy = _access_remedy(url) if nobody else _storage_remedy(url)
-        raise RunError(text, where=url, remedy=remedy) from error
-
-
-def _no_bucket(url: str) -> RunError:
-    return RunError(
-        "there is no such bucket", where=url, remedy="create the bucket or correct the URL"
-    )
-
-
-def _lacks_bucket(url: str) -> bool:
-    if is_local(url):
-        return False
-    protocol, _, rest = url.partition("://")
-    try:
-        fsspec.filesystem(protocol, **_options(protocol)).info(rest.partition("/")[0])
-    except FileNotFoundError:
-        return True
-    except Exception:
-        # Only a clear answer counts; the refusal that led here is what will be told.
-        return False
-    return False
-
-
-def _access_remedy(url: str) -> str:
-    if is_local(url):
-        return "check the owner and mode of the file and its folder"
-    return "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the bucket's policy"
-
-
-def _storage_remedy(url: str) -> str:
-    what = (
-        "the disk (free space, quota, mount)"
-        if is_local(url)
-        else "AWS_ENDPOINT_URL and the network"
-    )
-    return f"check {what}, then run again: finished parts are kept"
-
-
-def _storage_error(error: Exception) -> str | None:
-    """A one-line description if the exception comes from storage, else None."""
-    name, module = type(error).__name__, type(error).__module__
-    if name == "NoCredentialsError":
-        return "no credentials were found"
-    if isinstance(error, IsADirectoryError):
-        return "this is a folder, a file is needed"
-    if isinstance(error, OSError) and module == "builtins":
-        return f"{error.strerror or error}"
-    if module.startswith(("botocore", "aiohttp", "aiobotocore", "s3fs")):
-        return f"the object store did not answer ({name}: {str(error)[:200]})"
-    return None
