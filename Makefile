@@ -6,7 +6,7 @@ DEMO := demo
 RECIPE := jobs/recipes/demo.yaml
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo compare-orders lint test test-rooms test-whole test-readers test-faults test-all audit bench bench-minhash bench-order bench-order-scale bench-pack-plan bench-pipeline clean
+.PHONY: help setup demo compare-orders lint test test-rooms test-whole test-readers test-faults test-all audit bench bench-minhash bench-minhash-peers bench-order bench-order-scale bench-pack-plan bench-pipeline clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -59,6 +59,9 @@ bench: bench-minhash bench-order bench-pack-plan  ## all benchmarks
 
 bench-minhash: setup  ## signatures: MB/s per core, against datasketch
 	$(BIN)/python -m jobs.bench.minhash --write
+
+bench-minhash-peers: setup  ## dedup.minhash against other tools (installs them below build/; not part of bench)
+	$(BIN)/python -m jobs.bench.minhash_peers --write
 
 bench-order: setup  ## orders: adjacency, coherence, seconds, against the bound
 	$(BIN)/python -m jobs.bench.order --hk --write
