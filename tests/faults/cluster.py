@@ -100,7 +100,11 @@ class Cluster:
         return f"{self.hosts[0].address}:{self._port}"
 
     def __enter__(self) -> "Cluster":
-        self.mend()
+        try:
+            self.mend()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
