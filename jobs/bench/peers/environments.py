@@ -25,17 +25,9 @@ def install(name: str) -> str | None:
     if done.is_file() and done.read_text() == requirements.read_text():
         return None
     shutil.rmtree(place, ignore_errors=True)
-    venv.create(place, with_pip=True)
-    command = [
-        python(name),
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "-r",
-        str(requirements),
-    ]
+    venv.create(place)
+    pip = [sys.executable, "-m", "pip", "--python", python(name), "install", "--quiet", "--no-deps"]
+    command = [*pip, "-r", str(requirements)]
     made = subprocess.run(command, capture_output=True, text=True)
     if made.returncode:
         return (made.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
