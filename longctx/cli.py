@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, NoReturn
 from longctx import __version__
 from longctx.arguments import positive, show, tell
 from longctx.cli_windows import compare, compare_arguments, inspect, inspect_arguments
-from longctx.errors import LongctxError, RecipeError
+from longctx.errors import LongctxError, RecipeError, RunError
+from longctx.last_words import last_words
 from longctx.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -78,9 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print_error(error: LongctxError) -> None:
+    tell(_worded(error))
+
+
+def _worded(error: LongctxError) -> str:
     kind = "the recipe or the arguments are wrong" if error.exit_code == 2 else "the run failed"
     text = str(error).replace("\n", "\n  ").replace("\n    remedy:", "\n  remedy:")
-    tell(f"longctx: {kind}\n  {text}")
+    return f"longctx: {kind}\n  {text}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -141,9 +146,22 @@ def _run(arguments: argparse.Namespace) -> int:
     recipe = _load(arguments)
     _refuse_lost_places(recipe)
     told = metered(reporter(arguments.quiet), recipe.body.name, arguments.metrics_file)
-    record = run(recipe, reporter=told, num_cpus=arguments.cpus)
+    with last_words(_worded(_ended_from_outside())):
+        record = run(recipe, reporter=told, num_cpus=arguments.cpus)
     show(closing_table(collect(record.run_dir)))
     return 0
+
+
+def _ended_from_outside() -> RunError:
+    address = os.environ.get("RAY_ADDRESS")
+    return RunError(
+        "its process was ended from outside"
+        + (", or the head of its Ray cluster is gone" if address else ""),
+        where=f"RAY_ADDRESS={address}" if address else "this machine",
+        remedy="see dmesg whether memory ran out"
+        + (" and `ray status` whether the cluster lives" if address else "")
+        + ", then run again: it goes on where it stopped",
+    )
 
 
 def _refuse_lost_places(recipe: "Recipe") -> None:
