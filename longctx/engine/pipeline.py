@@ -71,6 +71,7 @@ def execute(
             _read(state, listing)
             for name, op in zip(recipe.stage_names(), recipe.ops, strict=True):
                 _stage(state, name, op)
+            _sweep(state)
             record.status = "done"
         except BaseException as error:
             record.status, record.error = "failed", masked(str(error)) or type(error).__name__
@@ -91,14 +92,22 @@ def _save_last(record: RunRecord) -> None:
             raise
 
 
+def _sweep(state: _State) -> None:
+    """Remove what killed writers left under temporary names, in this run and before it."""
+    for folder in (state.run_dir, state.output):
+        if not paths.is_local(folder):
+            continue
+        for name in paths.list_files(folder, recursive=True, temporary=True):
+            if paths.TEMPORARY in name and not name.startswith("lock/"):
+                paths.remove(paths.join(folder, name))
+
+
 def _prepare(state: _State) -> None:
     """Remove what killed writers left, and find out now what would stop a later stage."""
-    if paths.is_local(state.run_dir):
-        for name in paths.list_files(state.run_dir, recursive=True, temporary=True):
-            if paths.TEMPORARY in name and not name.startswith("lock/"):
-                paths.remove(paths.join(state.run_dir, name))
     for name, op in zip(state.recipe.stage_names(), state.recipe.ops, strict=True):
         op.check(_setting(state, name))
+    # Only now it is certain that the output folder is ours.
+    _sweep(state)
 
 
 def _setting(state: _State, stage: str) -> Setting:
