@@ -13,16 +13,22 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from longctx import run
-from longctx.engine.cluster import _WORKER_SETTINGS
+from longctx.engine import metrics
+from longctx.engine.cluster import NODE_SETTINGS
+from longctx.engine.manifest import StageRecord
 from tests.conftest import make_recipe, output_bytes
+from tests.deploy.manifests import RAY_METRICS
+from tests.servers import wait_until
 
 pytestmark = pytest.mark.cluster
 
@@ -33,19 +39,23 @@ RUNS_WITHIN = 400
 
 @dataclass(frozen=True)
 class Head:
-    """A running head: where its dashboard listens, how to reach it, and where it keeps files."""
+    """A running head: where it listens, how to reach it, and where it keeps files."""
 
     address: str
+    metrics: str
+    health: str
     environment: dict[str, str]
     folder: Path
 
-    def submit(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def submit(self, *arguments: str, uploaded: bool = True) -> subprocess.CompletedProcess[str]:
         """Submit `jobs/pretrain.py` from the checkout and wait for it, as the README says.
 
-        The agent that takes jobs comes up some seconds after the head: until then the submission
-        itself fails and is tried again.
+        Unless the checkout is `uploaded`, the job starts where the head was started, as in the
+        image. The agent that takes jobs comes up some seconds after the head: until then the
+        submission itself fails and is tried again.
         """
-        command = ["ray", "job", "submit", "--address", self.address, "--working-dir", "."]
+        command = ["ray", "job", "submit", "--address", self.address]
+        command += ["--working-dir", "."] if uploaded else []
         command += ["--", "python", "jobs/pretrain.py", *arguments]
         deadline = time.monotonic() + STARTS_WITHIN
         while True:
@@ -68,7 +78,7 @@ def head() -> Iterator[Head]:
     ports = free_ports(6)
     environment = {
         **{k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"},
-        **_WORKER_SETTINGS,
+        **NODE_SETTINGS,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }
@@ -81,10 +91,11 @@ def head() -> Iterator[Head]:
     command += [f"--{name}={port}" for name, port in zip(names, ports, strict=True)]
     with (folder / "head.log").open("wb") as log:
         process = subprocess.Popen(
-            command, env=environment, stdout=log, stderr=log, start_new_session=True
+            command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        yield Head(f"http://127.0.0.1:{ports[1]}", environment, folder)
+        _, dashboard, agent, _, exported, _ = (f"http://127.0.0.1:{port}" for port in ports)
+        yield Head(dashboard, f"{exported}/metrics", f"{agent}/api/healthz", environment, folder)
     finally:
         stop(process)
         shutil.rmtree(folder, ignore_errors=True)
@@ -133,11 +144,34 @@ def test_a_submitted_job_writes_the_bytes_of_a_local_run(
     assert {"longctx", "jobs"} <= folders
     assert not folders & {".venv", ".git", "demo", "runs", "build", "tests"}
 
+    recorded = [s for stage in record["stages"] for s in metrics.of_stage(StageRecord(**stage))]
+    counters = {
+        (f"ray_{s.metric.name}", s.labels): s.value for s in recorded if s.metric.is_counter
+    }
+    # The driver sends its last figures when it ends; Ray keeps counters that it was told.
+    wait_until(lambda: counters.items() <= scraped(head).items(), "what the job counted", 60)
+    assert {name for name, _ in scraped(head)} >= RAY_METRICS
+    with urllib.request.urlopen(head.health, timeout=60) as answer:
+        assert answer.status == 200, "probes bring no token"
 
-def test_a_wrong_recipe_fails_the_job_with_its_line(head: Head, tmp_path: Path):
+
+def scraped(head: Head) -> dict[tuple[str, tuple[str, ...]], float]:
+    """What the head shows Prometheus: values by name and, of ours, the labels after the run."""
+    with urllib.request.urlopen(head.metrics, timeout=60) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+    ours = {f"ray_{m.name}": m.labels[1:] for m in metrics.METRICS}
+    return {
+        (s.name, tuple(s.labels.get(label, "") for label in ours.get(s.name, ()))): s.value
+        for family in families
+        for s in family.samples
+    }
+
+
+@pytest.mark.parametrize("uploaded", [True, False])
+def test_a_wrong_recipe_fails_the_job_with_its_line(head: Head, tmp_path: Path, uploaded: bool):
     path = tmp_path / "recipe.yaml"
     path.write_text("name: x\nrun_dir: r\ninput: [{path: x, source: s}]\nstages: [{op: pakc}]\n")
-    done = head.submit(str(path))
+    done = head.submit(str(path), uploaded=uploaded)
     assert done.returncode != 0
     assert f"{path}:4: stages.0.op: there is no op 'pakc'; did you mean 'pack'?" in done.stdout
     assert "Traceback" not in done.stdout

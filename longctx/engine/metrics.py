@@ -5,9 +5,11 @@ together. Rows, tokens, units and seconds of a stage appear when it ends and are
 `run.json`; commits appear as they come. Ray puts `ray_` before every name.
 """
 
+import contextlib
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -23,6 +25,7 @@ from longctx.errors import RecipeError
 REASONS = 50
 OTHER = "other"
 _FILE_SECONDS = 5.0
+_REFRESH_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,9 @@ class Target(Protocol):
     def flush(self, now: bool) -> None:
         """Publish what was put; unless `now`, it may wait for more."""
 
+    def close(self) -> None:
+        """The run ended."""
+
 
 class Metered:
     """A Reporter that tells another one, and besides publishes metrics.
@@ -153,6 +159,8 @@ class Metered:
         self._inner.close()
         if self._stage:
             self._publish([Sample(RUNNING, (self._stage,), 0)], now=True)
+        for target in self._targets:
+            target.close()
 
     def _publish(self, samples: list[Sample], now: bool = False) -> None:
         for target in list(self._targets):
@@ -167,36 +175,63 @@ class Metered:
 
 
 class RayMetrics:
-    """Ray's own metrics: each node shows those of its processes at its metrics port."""
+    """Ray's own metrics: each node shows those of its processes at its metrics port.
+
+    Ray forgets a gauge that was not set for two of its intervals of ten seconds, so all are set
+    again every few seconds while the run lasts; counters it keeps.
+    """
 
     def __init__(self, run: str) -> None:
         self._run = run
         self._known: dict[str, Any] = {}
-        self._counted: dict[tuple[str, tuple[str, ...]], float] = {}
+        self._values: dict[Metric, dict[tuple[str, ...], float]] = {}
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._refresh, daemon=True)
 
     def put(self, sample: Sample) -> None:
         """See Target."""
-        metric = sample.metric
-        tags = dict(zip(metric.labels, (self._run, *sample.labels), strict=True))
-        known = self._known.get(metric.name) or self._create(metric)
-        if not metric.is_counter:
-            known.set(sample.value, tags=tags)
-            return
-        key = (metric.name, sample.labels)
-        more = sample.value - self._counted.get(key, 0)
-        self._counted[key] = sample.value
-        if more > 0:
-            known.inc(more, tags=tags)
+        metric, labels, value = sample
+        with self._lock:
+            values = self._values.setdefault(metric, {})
+            before, values[labels] = values.get(labels, 0), value
+            if not metric.is_counter:
+                self._set(metric, labels, value)
+            elif value > before:
+                self._metric(metric).inc(value - before, tags=self._tags(metric, labels))
+            if self._thread.ident is None:
+                self._thread.start()
 
-    def _create(self, metric: Metric) -> Any:
+    def _set(self, metric: Metric, labels: tuple[str, ...], value: float) -> None:
+        self._metric(metric).set(value, tags=self._tags(metric, labels))
+
+    def _refresh(self) -> None:
+        while not self._ended.wait(_REFRESH_SECONDS):
+            with self._lock, contextlib.suppress(Exception):  # `put` tells what is wrong
+                gauges = [(m, v) for m, v in self._values.items() if not m.is_counter]
+                for metric, values in gauges:
+                    for labels, value in values.items():
+                        self._set(metric, labels, value)
+
+    def _tags(self, metric: Metric, labels: tuple[str, ...]) -> dict[str, str]:
+        return dict(zip(metric.labels, (self._run, *labels), strict=True))
+
+    def _metric(self, metric: Metric) -> Any:
         from ray.util import metrics
 
-        kind = metrics.Counter if metric.is_counter else metrics.Gauge
-        self._known[metric.name] = kind(metric.name, metric.description, metric.labels)
+        if metric.name not in self._known:
+            kind = metrics.Counter if metric.is_counter else metrics.Gauge
+            self._known[metric.name] = kind(metric.name, metric.description, metric.labels)
         return self._known[metric.name]
 
     def flush(self, now: bool) -> None:
         """See Target; Ray collects by itself."""
+
+    def close(self) -> None:
+        """See Target."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
 
 
 class TextFile:
@@ -220,6 +255,9 @@ class TextFile:
         if now or time.monotonic() - self._written >= _FILE_SECONDS:
             self._written = time.monotonic()
             _replace(self._path, self.text())
+
+    def close(self) -> None:
+        """See Target."""
 
     def text(self) -> bytes:
         """All values in the text format."""

@@ -12,6 +12,13 @@ import yaml
 CLUSTER = Path(__file__).parents[2] / "cluster"
 KUBERAY = CLUSTER / "kuberay"
 Tree = dict[str, Any]
+# Ray's own metrics that the dashboard asks for; a running head is asked whether it has them.
+RAY_METRICS = {
+    "ray_node_cpu_utilization",
+    "ray_node_mem_used",
+    "ray_node_mem_total",
+    "ray_node_disk_free",
+}
 
 # A server keeps what the schema does not name only where it says so.
 _PRESERVE = "x-kubernetes-preserve-unknown-fields"

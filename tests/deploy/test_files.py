@@ -14,18 +14,11 @@ import yaml
 
 from longctx.engine.cluster import NODE_SETTINGS
 from longctx.engine.metrics import METRICS
-from tests.deploy.manifests import CLUSTER
+from tests.deploy.manifests import CLUSTER, RAY_METRICS
 
 ROOT = CLUSTER.parent
 SHELLCHECK = Path(sys.executable).parent / "shellcheck"
 DOCKERFILE = (CLUSTER / "Dockerfile").read_text()
-# What Ray shows for every node; test_jobs asks a running head whether it does.
-RAY_METRICS = {
-    "ray_node_cpu_utilization",
-    "ray_node_mem_used",
-    "ray_node_mem_total",
-    "ray_node_disk_free",
-}
 
 
 def instructions() -> list[list[str]]:

@@ -113,6 +113,9 @@ class Broken:
     def flush(self, now: bool) -> None:
         raise AssertionError("never reached")
 
+    def close(self) -> None:
+        raise AssertionError("never reached")
+
 
 def test_a_target_that_fails_is_given_up_and_the_others_go_on(tmp_path: Path, capsys):
     broken, file = Broken(), tmp_path / "longctx.prom"
