@@ -19,14 +19,16 @@ from longctx.engine.manifest import RunRecord
 SETTINGS = (
     "its defaults: profile text, edges checked by the signatures' agreement, the longest kept"
 )
-PART_MB = 16  # several parts to each worker
+PART_MB = 16.0  # several parts to each worker
+WARM_PART_MB = 0.1  # many, so that each worker gets some
 STAGE = "01-dedup.minhash"
 
 
 def remove(job: Job) -> tuple[list[str], dict[str, float]]:
     """Ids of the removed documents, and the seconds of the job and of its stages."""
     if job.warm:
-        run(recipe(replace(job, corpus=job.warm, work=job.work / "warm")), num_cpus=job.workers)
+        warm = replace(job, corpus=job.warm, work=job.work / "warm")
+        run(recipe(warm, WARM_PART_MB), num_cpus=job.workers)
     record, figures = _measured(job)
     removed: list[str] = []
     for part in sorted(Path(record.run_dir, "documents").glob("*.parquet")):
@@ -44,14 +46,14 @@ def _measured(job: Job) -> tuple[RunRecord, dict[str, float]]:
     return record, {"job wall s": round(wall, 1), "job CPU s": round(cpu, 1), **stages}
 
 
-def recipe(job: Job) -> dict[str, object]:
+def recipe(job: Job, part_mb: float = PART_MB) -> dict[str, object]:
     """The recipe of the job: one input, one stage."""
     return {
         "name": "minhash-peers",
         "input": [{"path": str(job.corpus / "*.parquet"), "source": "corpus", "id": "id"}],
         "run_dir": str(job.work / "run"),
         "seed": 17,
-        "engine": {"workers": job.workers, "part_mb": PART_MB},
+        "engine": {"workers": job.workers, "part_mb": part_mb},
         "stages": [
             {
                 "op": "dedup.minhash",
