@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import make_recipe, make_rows, write_corpus
 from tests.faults.cluster import Cluster
 from tests.faults.network import Network, network
-from tests.faults.test_kills import EMBED, Undisturbed, undisturbed_by
+from tests.faults.test_kills import Undisturbed, undisturbed_by
 from tests.servers import Command, S3Server, wait_until
 
 pytestmark = pytest.mark.slow_faults
@@ -85,7 +85,7 @@ def undisturbed(
     return undisturbed_by(fetched(server, "undisturbed", folder / "run"))
 
 
-@pytest.mark.parametrize("stage", ["02-decide", "04-dedup.minhash", EMBED, "09-pack"])
+@pytest.mark.parametrize("stage", ["02-decide", "04-dedup.minhash", "05-embed", "09-pack"])
 @pytest.mark.parametrize("seconds", [CUT_SECONDS, None], ids=["a-minute", "for-good"])
 def test_cut_off(
     undisturbed: Undisturbed,

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
+from longctx import run
 from longctx.io import paths
 from tests.conftest import make_recipe, make_rows, output_bytes, write_corpus
 from tests.faults.cluster import Cluster, local_cluster
@@ -25,7 +26,13 @@ SEED = 20_000
 KILLS = 30
 KINDS = ("driver", "worker", "actor", "raylet", "node")
 HEAD = "head"
-EMBED = "05-embed"
+SHORT = [
+    {"op": "score.heuristics"},
+    {"op": "dedup.minhash"},
+    {"op": "embed"},
+    {"op": "order.path", "dup_action": "keep"},
+    {"op": "pack", "length": 512, "shard_tokens": 2048},
+]
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,16 @@ class Undisturbed:
     output: dict[str, bytes]
     rows: list[tuple[Any, ...]]
     commits: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """Commits of all steps."""
+        return sum(self.commits.values())
+
+    @property
+    def embed(self) -> str:
+        """The step whose units run in actors."""
+        return next(step for step in self.commits if step.endswith("-embed"))
 
     def check(self, run_dir: Path) -> None:
         """Assert that another run came to the same, from files that are what they claim to be."""
@@ -135,26 +152,29 @@ def running(cluster: Cluster, wanted: Callable[[str], bool]) -> list[psutil.Proc
 
 @dataclass(frozen=True)
 class Blow:
-    """A kill that was drawn: what, and after how many commits (of embed, if it is an actor)."""
+    """A kill that was drawn: what, and after how many commits below a folder of `stages/`."""
 
     kind: str
     after: int
+    folder: str
     rng: np.random.Generator
 
     @staticmethod
     def draw(kind: str, number: int, undisturbed: Undisturbed) -> "Blow":
+        """Anywhere in the first nine tenths; actors live only while `embed` begins and works."""
         rng = np.random.default_rng([SEED, number])
-        total = undisturbed.commits[EMBED] if kind == "actor" else sum(undisturbed.commits.values())
-        return Blow(kind, int(rng.integers(0, int(0.9 * total))), rng)
+        if kind == "actor":
+            return Blow(kind, int(rng.integers(2)), undisturbed.embed, rng)
+        return Blow(kind, int(rng.integers(0.9 * undisturbed.total)), ".", rng)
 
     def strike(self, cluster: Cluster, command: Command, run_dir: Path) -> str:
         """Wait for the instant, kill, and say whom: "head" if no run can survive that."""
-        steps = run_dir / "stages" / EMBED if self.kind == "actor" else run_dir / "stages"
+        below = run_dir / "stages" / self.folder
 
         def come() -> bool:
-            return sum(f.is_relative_to(steps) for f in committed(run_dir)) >= self.after
+            return sum(f.is_relative_to(below) for f in committed(run_dir)) >= self.after
 
-        command.wait_for(come, f"{self.after} commits below {steps}")
+        command.wait_for(come, f"{self.after} commits below {below}")
         if self.kind == "driver":
             command.kill()
             return self.kind
@@ -194,8 +214,10 @@ def survive(
         if victim not in ("driver", HEAD):
             return victim, command.end()
         if victim == HEAD:
-            ended = command.end()
-            assert ended.code not in (0, 2), ended.said
+            lost = command.end()
+            assert lost.code not in (0, 2), lost.said
+            assert "remedy: " in lost.said
+            assert "run again" in lost.said
     return victim, finish(cluster, recipe, folder)
 
 
@@ -213,5 +235,30 @@ def test_killed_at_a_random_instant(
     victim, ended = survive(blow, cluster, make_recipe(small, tmp_path / "run"), tmp_path)
     record_property("killed", f"{victim} after {blow.after} commits")
     print(f"killed {victim} after {blow.after} commits")
+    assert ended.code == 0, ended.said
+    undisturbed.check(tmp_path / "run")
+
+
+@pytest.mark.faults
+@pytest.mark.ray
+def test_worker_actor_and_driver_killed_in_one_run(
+    ray_local: int, cluster: Cluster, tmp_path: Path
+) -> None:
+    """The shortest form of the same, against a run on this process's own Ray."""
+    small = write_corpus(tmp_path, make_rows(40))
+    changes = {"stages": SHORT, "engine": {"part_mb": 0.03}}
+    run(make_recipe(small, tmp_path / "undisturbed", **changes))
+    undisturbed = undisturbed_by(tmp_path / "undisturbed")
+    recipe, rng = make_recipe(small, tmp_path / "run", **changes), np.random.default_rng(SEED)
+    blows = [
+        Blow("worker", 2, ".", rng),
+        Blow("actor", 0, undisturbed.embed, rng),
+        Blow("driver", undisturbed.total - 4, ".", rng),
+    ]
+    with Command(recipe, tmp_path, env=cluster.environment) as command:
+        killed = [blow.strike(cluster, command, tmp_path / "run") for blow in blows]
+    assert is_task(killed[0])
+    assert is_actor(killed[1])
+    ended = finish(cluster, recipe, tmp_path)
     assert ended.code == 0, ended.said
     undisturbed.check(tmp_path / "run")
