@@ -130,6 +130,11 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--quiet", action="store_true", help="no progress, only the closing table")
     parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="compare every finished file with its checksum first, and make damaged ones again",
+    )
+    parser.add_argument(
         "--metrics-file",
         metavar="FILE",
         help="keep the run's metrics in a file in Prometheus' text format, too",
@@ -147,7 +152,7 @@ def _run(arguments: argparse.Namespace) -> int:
     _refuse_lost_places(recipe)
     told = metered(reporter(arguments.quiet), recipe.body.name, arguments.metrics_file)
     with last_words(_worded(_ended_from_outside())):
-        record = run(recipe, reporter=told, num_cpus=arguments.cpus)
+        record = run(recipe, reporter=told, num_cpus=arguments.cpus, verify=arguments.verify)
     show(closing_table(collect(record.run_dir)))
     return 0
 

@@ -5,6 +5,8 @@ run failed). Neither is ever shown with a traceback. Credentials in URLs are mas
 is made: libraries quote URLs in what they raise, and errors are printed, recorded and passed on.
 """
 
+from functools import partial
+
 from longctx.credentials import masked
 
 
@@ -33,6 +35,25 @@ class RecipeError(LongctxError):
 
 class RunError(LongctxError):
     """The run failed: stage, part, cause and what to do."""
+
+
+class DamagedFileError(RunError):
+    """A committed file is not what was written, or gone. The run makes it again where it can.
+
+    `file` is its URL, which stays when `where` tells more than the file.
+    """
+
+    def __init__(self, reason: str, *, file: str, where: str = "") -> None:
+        super().__init__(
+            f"a committed file is damaged or gone ({reason})",
+            where=where or file,
+            remedy="check the disk or the store that holds it, then run again with --verify: what "
+            "damaged files held is computed again",
+        )
+        self.reason, self.file = reason, file
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(DamagedFileError, file=self.file, where=self.where), (self.reason,)
 
 
 def _rebuild(kind: type[LongctxError], message: str, where: str, remedy: str) -> LongctxError:

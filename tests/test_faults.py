@@ -356,26 +356,63 @@ def test_missing_and_short_files_are_made_again(
     assert output_bytes(damaged) == output_bytes(undisturbed.run_dir)
 
 
-@pytest.mark.faults
-@pytest.mark.ray
-def test_flipped_bits_are_found_when_they_are_read(
-    undisturbed: RunRecord, small: Path, tmp_path: Path
-) -> None:
-    """A resume trusts sizes: a reader checks pages, names the file and says what to do."""
-    run(recipe_for(small, tmp_path / "run", stages=STAGES[:1]))
-    file = sorted((tmp_path / "run/documents").glob("*.parquet"))[0]
+def flip(file: Path, place: int) -> None:
     data = bytearray(file.read_bytes())
+    data[place] ^= 255
+    file.write_bytes(data)
+
+
+def middle_of_texts(file: Path) -> int:
     text = pq.ParquetFile(file).metadata.row_group(0).column(1)
     start = min(o for o in (text.dictionary_page_offset, text.data_page_offset) if o)
-    data[start + text.total_compressed_size // 2] ^= 255
-    file.write_bytes(data)
-    with pytest.raises(RunError, match="a committed file is damaged") as caught:
-        run(recipe_for(small, tmp_path / "run"))
-    assert file.name in caught.value.where
-    assert "remove that file" in caught.value.remedy
-    file.unlink()
-    run(recipe_for(small, tmp_path / "run"))
+    return start + text.total_compressed_size // 2
+
+
+@pytest.mark.faults
+@pytest.mark.ray
+def test_flipped_bits_are_found_where_they_are_read_and_made_again(
+    undisturbed: RunRecord, small: Path, tmp_path: Path
+) -> None:
+    run(recipe_for(small, tmp_path / "run", stages=STAGES[:1]))
+    file = sorted((tmp_path / "run/documents").glob("*.parquet"))[0]
+    flip(file, middle_of_texts(file))
+    record = run(recipe_for(small, tmp_path / "run"))
+    assert record.repaired == [str(file)]
     assert output_bytes(tmp_path / "run") == output_bytes(undisturbed.run_dir)
+
+
+@pytest.mark.faults
+@pytest.mark.ray
+def test_a_damaged_matrix_is_made_again(undisturbed: RunRecord, damaged: Path, small: Path) -> None:
+    file = next(damaged.glob("stages/04-order.path/*/vectors.npy"))
+    flip(file, file.stat().st_size // 2)
+    for later in sorted(damaged.glob("stages/04-order.path/*/*.parquet")):
+        if later.parent != file.parent:
+            later.unlink()
+    record = run(recipe_for(small, damaged))
+    assert record.repaired == [str(file)]
+    assert output_bytes(damaged) == output_bytes(undisturbed.run_dir)
+
+
+@pytest.mark.faults
+@pytest.mark.ray
+def test_verify_finds_what_a_resume_trusts(
+    undisturbed: RunRecord, damaged: Path, small: Path
+) -> None:
+    stages = ["01-score.heuristics", "03-embed"]
+    whole = {}
+    for stage in stages:
+        file = sorted((damaged / "stages" / stage).glob("*.parquet"))[0]
+        whole[file] = file.read_bytes()
+        flip(file, file.stat().st_size // 2)
+    trusting = run(recipe_for(small, damaged))
+    assert trusting.repaired == []
+    assert {file: file.read_bytes() for file in whole} != whole
+    record = run(recipe_for(small, damaged), verify=True)
+    assert record.repaired == sorted(map(str, whole))
+    assert [s.stage for s in record.stages if s.units != s.skipped] == stages
+    assert {file: file.read_bytes() for file in whole} == whole
+    assert output_bytes(damaged) == output_bytes(undisturbed.run_dir)
 
 
 # What the terminal shows

@@ -19,16 +19,20 @@ def run(
     *,
     reporter: Reporter | None = None,
     num_cpus: int | None = None,
+    verify: bool = False,
 ) -> RunRecord:
     """Run a recipe (a file, a dictionary or a Recipe) and write its report.
 
-    What an earlier run in the same run folder committed, and is still valid, is skipped. Raises
+    What an earlier run in the same run folder committed, and is still valid, is skipped; with
+    `verify` its files are first compared with their checksums, else with their sizes. Raises
     RecipeError for a wrong recipe and RunError when the run cannot go on.
     """
     from longctx.engine.pipeline import execute
     from longctx.report.collect import write_report
 
-    record = execute(_recipe(recipe, overrides), reporter=reporter, num_cpus=num_cpus)
+    record = execute(
+        _recipe(recipe, overrides), reporter=reporter, num_cpus=num_cpus, verify=verify
+    )
     write_report(record.run_dir)
     return record
 

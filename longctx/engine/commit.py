@@ -105,6 +105,16 @@ def _parsed(data: bytes) -> list[Commit] | None:
         return None
 
 
+def is_ours(name: str) -> bool:
+    """Whether a file's name is that of a commit or of a step's manifest."""
+    return name.endswith(_SUFFIX) or name.rpartition("/")[2] == _MANIFEST
+
+
+def url_of(run_dir: str, name: str) -> str:
+    """Where a committed file lies: named relative to the run folder, or by a full URL."""
+    return name if "://" in name or name.startswith("/") else paths.join(run_dir, name)
+
+
 def reopen(folder: str) -> None:
     """Remove a step's manifest: some of its units are about to change."""
     paths.remove(paths.join(folder, _MANIFEST))

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from longctx.engine.commit import FileRef, fingerprint
 from longctx.engine.op import DROP_REASON
-from longctx.errors import RunError
+from longctx.errors import DamagedFileError
 from longctx.io import paths
 from longctx.io.parquet_files import parquet_file
 from longctx.schema import DOCUMENTS
@@ -148,23 +148,30 @@ def open_parquet(run_dir: str, ref: FileRef) -> pq.ParquetFile:
     """A committed Parquet file. Pages are checked against their checksums when they are read."""
     url = paths.inside(run_dir, ref.name)
     with intact(url):
-        return parquet_file(open_source(url))
+        source = url if paths.is_local(url) else io.BytesIO(committed_bytes(run_dir, ref))
+        return parquet_file(source)
+
+
+def committed_bytes(run_dir: str, ref: FileRef) -> bytes:
+    """The content of a committed file, checked where its checksum is known."""
+    url = paths.inside(run_dir, ref.name)
+    with intact(url):
+        data = paths.read_bytes(url)
+    if ref.checksum and paths.checksum(data) != ref.checksum:
+        raise DamagedFileError("its checksum is another", file=url)
+    return data
 
 
 @contextlib.contextmanager
 def intact(url: str) -> Iterator[None]:
-    """Say what to do about a committed file that was changed or damaged after it was written.
+    """Say of a committed file that it was changed or damaged after it was written.
 
     A resume compares sizes only; flipped bits come out when the page that they are in is read.
     """
     try:
         yield
     except (OSError, pa.ArrowInvalid) as error:
-        raise RunError(
-            f"a committed file is damaged or gone ({str(error).splitlines()[0][:200]})",
-            where=url,
-            remedy="remove that file and run again: what it held is computed again",
-        ) from error
+        raise DamagedFileError(str(error).splitlines()[0][:200], file=url) from error
 
 
 @dataclass(frozen=True)
@@ -230,12 +237,22 @@ class Corpus:
 def parquet_groups(tables: list[pa.Table], schema: pa.Schema | None = None) -> bytes:
     """Parquet bytes with one row group per table; the same bytes for the same tables."""
     buffer = io.BytesIO()
+    schema = schema or tables[0].schema
+    # Tokens, vectors and their bytes do not repeat: looking for a dictionary costs and finds none.
+    repeating = [f.name for f in schema if not (pa.types.is_nested(f.type) or _is_bytes(f.type))]
     with pq.ParquetWriter(
-        buffer, schema or tables[0].schema, compression="zstd", write_page_checksum=True
+        buffer, schema, compression="zstd", write_page_checksum=True, use_dictionary=repeating
     ) as writer:
         for table in tables:
             writer.write_table(table, row_group_size=max(1, table.num_rows))
     return buffer.getvalue()
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return any(
+        check(kind)
+        for check in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    )
 
 
 def scatter(table: pa.Table, rows: npt.NDArray[np.int64], size: int) -> pa.Table:

@@ -70,7 +70,10 @@ class StageRecord:
 
 @dataclass
 class RunRecord:
-    """The state of a run as written to `run.json` after every stage."""
+    """The state of a run as written to `run.json` after every stage.
+
+    `repaired` names committed files that were found damaged and made again.
+    """
 
     name: str
     recipe: dict[str, Any]
@@ -84,6 +87,7 @@ class RunRecord:
     error: str | None = None
     stages: list[StageRecord] = field(default_factory=list)
     ignored_files: dict[str, int] = field(default_factory=dict)
+    repaired: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from longctx.credentials import masked
-from longctx.engine import cluster, ingest, manifest, summary, usage
+from longctx.engine import cluster, ingest, manifest, repair, summary, usage
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.corpus import Corpus
 from longctx.engine.inputs import Listing, list_inputs
@@ -25,10 +25,14 @@ from longctx.engine.op import Barrier, Map, Model, Op, Setting
 from longctx.engine.progress import Reporter, Silent
 from longctx.engine.settings import setting_for, stage_folder
 from longctx.engine.units import Pool, StepResult, run_units
-from longctx.errors import RunError
+from longctx.errors import DamagedFileError, RunError
 from longctx.io import paths
+from longctx.io.uploads import abort_uploads
 from longctx.recipe import Recipe
 from longctx.text.tokenize import load_tokenizer
+
+# Damaged files that one run makes again one after another; with more, the disk is the problem.
+_REPAIRS = 8
 
 
 @dataclass
@@ -47,9 +51,16 @@ class _State:
 
 
 def execute(
-    recipe: Recipe, *, reporter: Reporter | None = None, num_cpus: int | None = None
+    recipe: Recipe,
+    *,
+    reporter: Reporter | None = None,
+    num_cpus: int | None = None,
+    verify: bool = False,
 ) -> RunRecord:
-    """Run a recipe to its end. Raises RunError when it cannot go on; what is committed stays."""
+    """Run a recipe to its end. Raises RunError when it cannot go on; what is committed stays.
+
+    With `verify` all that is committed is first compared with its checksums.
+    """
     reporter = reporter or Silent()
     run_dir = paths.absolute(recipe.body.run_dir)
     output = paths.absolute(recipe.body.output.path or paths.join(run_dir, "output"))
@@ -68,10 +79,12 @@ def execute(
             _prepare(state)
             cpus = cluster.connect(num_cpus)
             state.workers = min(cpus, recipe.body.engine.workers or cpus)
-            _read(state, listing)
-            for name, op in zip(recipe.stage_names(), recipe.ops, strict=True):
-                _stage(state, name, op)
+            if verify:
+                reporter.stage("verify")
+                record.repaired += repair.verify(run_dir, state.workers)
+            _walk(state, listing)
             _sweep(state)
+            _abort_uploads(state)
             record.status = "done"
         except BaseException as error:
             record.status, record.error = "failed", masked(str(error)) or type(error).__name__
@@ -81,6 +94,29 @@ def execute(
             _save_last(record)
             reporter.close()
     return record
+
+
+def _walk(state: _State, listing: Listing) -> None:
+    """Stage by stage. What a damaged file held is made again: then the walk begins anew."""
+    for left in reversed(range(_REPAIRS + 1)):
+        try:
+            _read(state, listing)
+            for name, op in zip(state.recipe.stage_names(), state.recipe.ops, strict=True):
+                _stage(state, name, op)
+            return
+        except DamagedFileError as error:
+            if not left or not repair.withdraw(state.run_dir, error.file):
+                raise
+            state.reporter.stage("repair", f"damaged, made again: {paths.printable(error.file)}")
+            state.record.repaired.append(paths.printable(error.file))
+            state.record.stages.clear()
+            state.corpus, state.rows = Corpus(state.run_dir, ()), 0
+
+
+def _abort_uploads(state: _State) -> None:
+    """Abort what killed writers began to upload; nothing of this run is under way here."""
+    for folder in {state.run_dir, state.output}:
+        abort_uploads(folder)
 
 
 def _save_last(record: RunRecord) -> None:
@@ -108,6 +144,7 @@ def _prepare(state: _State) -> None:
         op.check(_setting(state, name))
     # Only now it is certain that the output folder is ours.
     _sweep(state)
+    _abort_uploads(state)
 
 
 def _setting(state: _State, stage: str) -> Setting:

@@ -18,6 +18,7 @@ from longctx.engine.corpus import (
     QUARANTINED,
     ROW,
     Part,
+    committed_bytes,
     intact,
     open_parquet,
     parquet_groups,
@@ -62,7 +63,7 @@ class StepRef:
     def bytes(self, name: str) -> bytes:
         """Content of the file with this base name."""
         ref = next(f for f in self.files if f.name.rsplit("/", 1)[-1] == name)
-        return paths.read_bytes(paths.inside(self.run_dir, ref.name))
+        return committed_bytes(self.run_dir, ref)
 
 
 def read_table(run_dir: str, ref: FileRef, columns: list[str] | None = None) -> pa.Table:

@@ -20,7 +20,7 @@ import pyarrow as pa
 from longctx.engine import commit
 from longctx.engine.commit import Commit, FileRef
 from longctx.engine.usage import KEY, Meter
-from longctx.errors import LongctxError, RunError
+from longctx.errors import DamagedFileError, LongctxError, RunError
 from longctx.io import paths
 
 if TYPE_CHECKING:
@@ -46,8 +46,7 @@ class Sink:
 
     def write(self, name: str, data: bytes | memoryview, rows: int) -> None:
         """Write one file, named relative to the run folder or by a full URL."""
-        url = name if "://" in name or name.startswith("/") else paths.join(self._run_dir, name)
-        paths.write_atomic(url, data)
+        paths.write_atomic(commit.url_of(self._run_dir, name), data)
         self.files.append(FileRef(name, len(data), paths.checksum(data), rows))
 
     def discard(self, name: str) -> None:
@@ -138,6 +137,8 @@ def execute(run_dir: str, folder: str, unit: Unit, work: Work, received: int = 0
 
 def _failure(error: Exception) -> dict[str, str]:
     """What went wrong in a worker, as values."""
+    if isinstance(error, DamagedFileError):
+        return {"damaged": error.file, "message": error.reason, "where": error.where}
     if isinstance(error, LongctxError):
         return {"message": error.message, "where": error.where, "remedy": error.remedy}
     head = traceback.format_exception_only(error)[0].splitlines()[0]
@@ -344,4 +345,6 @@ def _run_error(failure: dict[str, str], where: str) -> RunError:
             remedy="this is a fault of the op, please report it; finished parts are kept",
         )
     place = f"{where}: {failure['where']}" if failure["where"] else where
+    if file := failure.get("damaged"):
+        return DamagedFileError(failure["message"], file=file, where=place)
     return RunError(failure["message"], where=place, remedy=failure["remedy"])

@@ -20,7 +20,7 @@ def abort_uploads(folder: str) -> int:
     fs, path = filesystem(folder)
     bucket, key, _ = fs.split_path(path)
     aborted = 0
-    # FileNotFoundError: another one aborted it, or there is no such bucket, which a write will tell.
+    # FileNotFoundError: somebody else aborted it, or there is no bucket, which a write will tell.
     with contextlib.suppress(RunError, FileNotFoundError):
         for upload in _unfinished(fs, folder, bucket, f"{key}/" if key else ""):
             place = {"Bucket": bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}

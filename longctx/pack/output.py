@@ -17,7 +17,7 @@ import pyarrow as pa
 from longctx import __version__
 from longctx.engine.commit import Commit, FileRef
 from longctx.engine.op import Setting
-from longctx.errors import RunError
+from longctx.errors import DamagedFileError, RunError
 from longctx.io import paths
 from longctx.io.parquet_windows import check_ids, parquet_bytes
 from longctx.io.window_files import Target
@@ -268,11 +268,7 @@ def _verify(setting: Setting, commits: Iterable[Commit], target: Target) -> None
     def read(url: str) -> bytes:
         data = paths.read_if_exists(url)
         if data is None:
-            raise RunError(
-                "the file is gone",
-                where=url,
-                remedy="run again: what it held is written again",
-            )
+            raise DamagedFileError("no such file", file=url)
         return data
 
     verify.verify(shards, formats.chosen(setting.formats), target, setting.seed, read)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from longctx.errors import RunError
+from longctx.errors import DamagedFileError, RunError
 from longctx.ids import mix64
 from longctx.io.parquet_files import parquet_file
 from longctx.io.paths import checksum
@@ -117,11 +117,7 @@ def _check_row(file: str, row: dict[str, Any], target: Target) -> None:
 def _intact(name: str, digest: str, read: Callable[[str], bytes]) -> bytes:
     data = read(name)
     if checksum(data) != digest:
-        raise RunError(
-            "the file is not what was written",
-            where=name,
-            remedy="remove it and run again; check the disk or the store that holds it",
-        )
+        raise DamagedFileError("its checksum is another", file=name)
     return data
 
 

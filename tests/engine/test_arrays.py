@@ -90,11 +90,17 @@ def test_a_view_of_bytes_is_written_like_bytes(store: str, tmp_path: Path) -> No
 def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path) -> None:
     step = committed(str(tmp_path), np.ones((9, 2), dtype=np.float32))
     file = tmp_path / "stages/x/vectors.npy"
-    file.write_bytes(file.read_bytes()[:-8])
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-8])
     with pytest.raises(RunError, match="damaged or gone") as raised:
         mapped(step, "vectors.npy")
     assert raised.value.where == str(file)
     assert "run again" in raised.value.remedy
+    flipped = bytearray(whole)
+    flipped[-1] ^= 1
+    file.write_bytes(flipped)
+    with pytest.raises(RunError, match="its checksum is another"):
+        mapped(step, "vectors.npy")
     file.unlink()
     with pytest.raises(RunError, match="damaged or gone"):
         mapped(step, "vectors.npy")

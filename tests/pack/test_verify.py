@@ -85,7 +85,7 @@ def test_a_damaged_file_is_named(name: str):
         whole = output.files[path]
         middle = len(whole) // 2
         output.files[path] = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
-        with pytest.raises(RunError, match=f"^{path}: the file is not what was written"):
+        with pytest.raises(RunError, match=f"^{path}: a committed file is damaged"):
             output.verify(shards)
         output.files[path] = whole
 
