@@ -20,14 +20,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import faiss
+import numba
 import numpy as np
+import numpy.typing as npt
 
-from longctx.cluster.similarity import F32, I32, I64, nearest
+from longctx.cluster.similarity import F32, I32, I64, dot, frozen, nearest
 from longctx.ids import U64, priorities
 
 PER_CENTROID = 256
 TWO_LEVELS_ABOVE = 4096
 PROBED = 32
+# Products that are looked at together; more do not fit the caches.
+_BLOCK_BYTES = 4 * 2**20
 
 
 def training_sample(keys: U64, seed: int, k: int, per_centroid: int = PER_CENTROID) -> I64:
@@ -85,8 +89,36 @@ def assign(X: F32, centroids: F32) -> tuple[I32, F32]:
     """
     if len(centroids) == 0:
         raise ValueError("cannot assign to zero centroids")
-    cluster, similarity = nearest(X, centroids, 1)
-    return cluster[:, 0], similarity[:, 0]
+    X, centroids = frozen(X), frozen(centroids)
+    cluster = np.empty(len(X), dtype=np.int32)
+    unsure = np.zeros(len(X), dtype=bool)
+    rows = max(1, _BLOCK_BYTES // (4 * len(centroids)))
+    for first in range(0, len(X), rows):
+        block = slice(first, first + rows)
+        cluster[block], unsure[block] = _likely(X[block], centroids)
+    if unsure.any():
+        cluster[unsure] = nearest(X[unsure], centroids, 1)[0][:, 0]
+    similarity = np.empty(len(X), dtype=np.float32)
+    _similarities(X, centroids, cluster, similarity)
+    return cluster, similarity
+
+
+def _likely(X: F32, centroids: F32) -> tuple[I64, npt.NDArray[np.bool_]]:
+    """Cluster of the largest float32 product, and where another is within its rounding error."""
+    longest = float(np.linalg.norm(X, axis=1).max() * np.linalg.norm(centroids, axis=1).max())
+    slack = np.float32(2 * (X.shape[1] + 2) * 2.0**-24 * longest)
+    products = X @ centroids.T
+    row = np.arange(len(X))
+    best = products.argmax(axis=1)
+    top = products[row, best]
+    products[row, best] = -np.inf
+    return best, products.max(axis=1) >= top - slack
+
+
+@numba.njit(cache=True, nogil=True)
+def _similarities(X, centroids, cluster, out):  # type: ignore[no-untyped-def]
+    for i in range(len(X)):
+        out[i] = dot(X[i], centroids[cluster[i]])
 
 
 def partition(X: F32, k: int, priority: U64, niter: int = 20, seed: int = 0) -> I32:

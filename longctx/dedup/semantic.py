@@ -40,7 +40,7 @@ def semdedup_pairs(
     *,
     priority: U64 | None = None,
     n_words: I64 | None = None,
-    block: int = 1024,
+    block: int = 256,
 ) -> tuple[I64, F32, I64]:
     """Rank in the cluster, largest cosine with an earlier document, and that document's row.
 
@@ -109,41 +109,42 @@ def _best_earlier(X: F32, block: int) -> tuple[F32, I64]:
     if n == 0:
         return best_sim, best_at
     # Of identical rows only the first can win a tie, so the later ones need not compete.
-    distinct = np.sort(np.unique(X, axis=0, return_index=True)[1])
+    distinct = np.sort(np.unique(_as_bytes(X), return_index=True)[1])
     competitors = X[distinct]
     largest_norm = float(np.linalg.norm(X, axis=1).max())
     margin = np.float32(2 * (d + 2) * _FLOAT32_UNIT * largest_norm**2)
     for start in range(0, n, block):
         rows = X[start : start + block]
-        n_earlier = int(np.searchsorted(distinct, start + len(rows)))
-        similarities = rows @ competitors[:n_earlier].T
-        _decide(similarities, X, distinct, start, margin, best_sim, best_at)
+        n_earlier = np.searchsorted(distinct, np.arange(start, start + len(rows) + 1))
+        similarities = rows @ competitors[: n_earlier[-1]].T
+        _hide_later(similarities, n_earlier[:-1])
+        top = similarities.max(axis=1, initial=-np.inf)
+        top[n_earlier[:-1] == 0] = np.inf
+        close = np.flatnonzero(similarities >= (top - margin)[:, None])
+        row, earlier = np.divmod(close, max(1, n_earlier[-1]))
+        _decide(X, start + row, distinct[earlier], best_sim, best_at)
     return best_sim, best_at
 
 
+def _as_bytes(X: F32) -> npt.NDArray[np.void]:
+    """Rows as single values, which compare in one call each."""
+    return X.view(np.dtype((np.void, X.strides[0]))).ravel()
+
+
+def _hide_later(similarities: F32, n_earlier: I64) -> None:
+    """Leave each row of a block its first `n_earlier` columns; only the last few columns differ."""
+    first = int(n_earlier[0])
+    later = np.arange(first, similarities.shape[1]) >= n_earlier[:, None]
+    similarities[:, first:][later] = -np.inf
+
+
 @njit(nogil=True, cache=True)
-def _decide(
-    similarities: F32,
-    X: F32,
-    distinct: I64,
-    start: int,
-    margin: np.float32,
-    best_sim: F32,
-    best_at: I64,
-) -> None:
-    for i in range(similarities.shape[0]):
-        row = start + i
-        n_earlier = np.searchsorted(distinct[: similarities.shape[1]], row)
-        if n_earlier == 0:
-            continue
-        close = similarities[i, :n_earlier].max() - margin
-        best = np.float32(-np.inf)
-        for j in range(n_earlier):
-            if similarities[i, j] >= close:
-                exact = np.float32(_dot(X[row], X[distinct[j]]))
-                if exact > best:
-                    best, best_at[row] = exact, distinct[j]
-        best_sim[row] = best
+def _decide(X: F32, row: I64, earlier: I64, best_sim: F32, best_at: I64) -> None:
+    """Take the exact best of the candidates of each row; pairs come in order of the earlier."""
+    for i in range(len(row)):
+        exact = np.float32(_dot(X[row[i]], X[earlier[i]]))
+        if best_at[row[i]] < 0 or exact > best_sim[row[i]]:
+            best_sim[row[i]], best_at[row[i]] = exact, earlier[i]
 
 
 @njit(nogil=True, cache=True)
