@@ -48,6 +48,8 @@ def slurm(tmp_path: Path) -> Iterator[dict[str, str]]:
         "SLURM_JOB_ID": "7",
         "SLURM_JOB_NODELIST": "two-nodes",
         "SLURM_CPUS_PER_TASK": "1",
+        # On a busy machine Ray's processes need longer than its usual minute.
+        "RAY_raylet_start_wait_time_s": "300",
     }
     shutil.rmtree(scratch, ignore_errors=True)
 
