@@ -22,7 +22,7 @@ from longctx.io import paths
 from longctx.io.parquet_windows import check_ids, parquet_bytes
 from longctx.io.window_files import Target
 from longctx.pack import audit, formats, verify
-from longctx.pack.frame import Placement
+from longctx.pack.frame import I32, I64, Placement
 from longctx.pack.similarity import similarity
 from longctx.pack.windows import FramedDocuments, assemble
 from longctx.schema import SCHEMA_VERSION
@@ -119,24 +119,31 @@ def target_of(setting: Setting, length: int) -> Target:
 def _documents(rows: pa.Table) -> tuple[Placement, FramedDocuments]:
     """Every span as a document of its own, of which only the span is at hand."""
     start, end = rows.column("start").to_numpy(), rows.column("end").to_numpy()
-    spans = rows.column("tokens").to_pylist()
-    sizes = np.array([len(s) // 4 for s in spans], dtype=np.int64)
+    tokens, offsets = _tokens(rows.column("tokens").combine_chunks())
     placement = Placement(
-        rows.column("window").to_numpy(), np.arange(len(spans), dtype=np.int64), start, end
+        rows.column("window").to_numpy(), np.arange(len(rows), dtype=np.int64), start, end
     )
     text = {n: rows.column(n).combine_chunks() for n in ("doc_id", "source", "license", "tour_id")}
     documents = FramedDocuments(
         text["doc_id"],
         text["source"],
         text["license"],
-        np.frombuffer(b"".join(spans), dtype=np.int32),
-        np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        tokens,
+        offsets,
         tour_id=text["tour_id"],
         base=start,
         length=rows.column("length").to_numpy(),
         origin=rows.column("origin").to_numpy(),
     )
     return placement, documents
+
+
+def _tokens(spans: pa.Array) -> tuple[I32, I64]:
+    """The ids of all spans, as they lie in the column, and where each begins."""
+    _, borders, data = spans.buffers()
+    at = np.frombuffer(borders, dtype=np.int64)[spans.offset : spans.offset + len(spans) + 1]
+    ids = np.frombuffer(data, dtype=np.uint8)[at[0] : at[-1]].view(np.int32)
+    return ids, (at - at[0]) // 4
 
 
 def _first_span(rows: pa.Table) -> Any:

@@ -65,24 +65,18 @@ def _cut(
     table: pa.Table, own: pa.Table, at: I64, prefix: list[int], separator: list[int]
 ) -> pa.Array:
     """Bytes of the int32 ids of each span, and of the one after it where the document goes on."""
+    from longctx.pack.spans import cut
     from longctx.pack.windows import list_values
 
-    before, after = (np.array(ids, dtype=np.int32) for ids in (prefix, separator))
     values, offsets = list_values(table.column("tokens"))
     starts, ends, lengths, origins = (
         own.column(name).to_numpy() for name in ("start", "end", "length", "origin")
     )
     sizes = lengths - len(prefix) - len(separator)
-    cut: list[bytes] = []
-    framed, last = np.zeros(0, dtype=np.int32), (-1, 0, 0)
-    for i, place in enumerate(at):
-        row = (int(place), int(origins[i]), int(sizes[i]))
-        if row != last:
-            first = offsets[place] + origins[i]
-            text = values[first : first + sizes[i]]
-            framed, last = np.concatenate([before, text, after]).astype(np.int32), row
-        cut.append(framed[starts[i] : min(ends[i] + 1, lengths[i])].tobytes())
-    return pa.array(cut, pa.large_binary())
+    stops = np.minimum(ends + 1, lengths)
+    found, borders = cut(values, offsets[at] + origins, sizes, starts, stops, prefix, separator)
+    buffers = [None, pa.py_buffer(4 * borders), pa.py_buffer(found)]
+    return pa.Array.from_buffers(pa.large_binary(), len(at), buffers)
 
 
 def to_shard(target: int, per_shard: int, table: pa.Table, setting: Setting) -> pa.Table:
