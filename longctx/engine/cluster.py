@@ -42,6 +42,8 @@ def connect(num_cpus: int | None = None) -> int:
         # Before Ray is loaded, which reads them: a silent host keeps the driver waiting, too.
         for name, value in NODE_SETTINGS.items():
             os.environ.setdefault(name, value)
+    # Ray's C++ side writes past every logger, and warns of every actor pool as of an error.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
     _quiet()
@@ -79,8 +81,6 @@ def _start_local(num_cpus: int | None) -> None:
         os.environ.setdefault(name, value)
     # Workers that may not write byte code compile every import again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    # Ray's C++ side writes past every logger, and warns of every actor pool as of an error.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with _native_output_held_back():
         ray.init(
             address="local",
