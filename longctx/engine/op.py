@@ -68,11 +68,11 @@ class Op(BaseModel):
         """Tokens of the longest window that this op makes; None for all but `pack`."""
         return None
 
-    def check(self, setting: Setting) -> None:
     def clusters(self, rows: int) -> int:
         """Into how many clusters k-means divides so many documents; 1 for ops without any."""
         return 1
 
+    def check(self, setting: Setting) -> None:
         """Before a run begins: raise RecipeError or RunError for what would fail hours later."""
 
 
