@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from longctx.engine.commit import FileRef
 from longctx.engine.steps import StepRef
-from longctx.errors import DamagedFileError
+from longctx.errors import DamagedFileError, RunError
 from longctx.io import paths
 
 # Copies that no worker has opened for a day belong to runs that are over.
@@ -93,6 +93,13 @@ def _as_committed(path: str, checksum: str, stamp: int) -> bool:
 def _copied(url: str, ref: FileRef) -> str:
     """Where this machine keeps a copy of a committed object, made at the first call."""
     folder = os.path.join(tempfile.gettempdir(), f"longctx-{os.getuid()}")
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    if os.lstat(folder).st_uid != os.getuid():
+        raise RunError(
+            "this folder for copies belongs to another user",
+            where=folder,
+            remedy="remove it, or set TMPDIR to a folder of your own on every node",
+        )
     path = os.path.join(folder, f"{ref.checksum}.npy")
     if os.path.exists(path) and os.path.getsize(path) == ref.size:
         os.utime(path)

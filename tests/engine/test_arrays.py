@@ -81,6 +81,17 @@ def test_copies_of_runs_that_are_over_go_when_another_comes(store: str, tmp_path
     np.testing.assert_array_equal(held, 0)
 
 
+def test_a_folder_of_another_user_is_not_read(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = committed(store, np.zeros((2, 3), np.float32))
+    me = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: me + 1)
+    (tmp_path / f"longctx-{me + 1}").mkdir()
+    with pytest.raises(RunError, match="belongs to another user"):
+        mapped(step, "vectors.npy")
+
+
 def test_a_view_of_bytes_is_written_like_bytes(store: str, tmp_path: Path) -> None:
     for url in (f"{store}/a.bin", str(tmp_path / "a.bin")):
         paths.write_atomic(url, memoryview(b"abc")[1:])
