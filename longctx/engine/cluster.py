@@ -1,10 +1,12 @@
 """Joining or starting Ray, with the settings that the engine relies on."""
 
+import atexit
 import contextlib
 import logging
 import os
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 
@@ -30,13 +32,16 @@ NODE_SETTINGS = {
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
 }
+# A cloud takes minutes for a machine, and the image must get there.
+_GROWS_WITHIN = 1200.0
 
 
 def connect(num_cpus: int | None = None) -> int:
     """Join the cluster of RAY_ADDRESS (as jobs do) or start a local one; returns its CPUs.
 
-    A Ray that is already initialised in this process is used as it is. Raises RunError where none
-    can be had.
+    A local one gets `num_cpus`; a cluster that scales is asked for so many and waited for, since a
+    run takes as many workers as it finds. A Ray that is already initialised in this process is
+    used as it is. Raises RunError where none can be had.
     """
     if os.environ.get("RAY_ADDRESS"):
         # Before Ray is loaded, which reads them: a silent host keeps the driver waiting, too.
@@ -55,8 +60,27 @@ def connect(num_cpus: int | None = None) -> int:
                 _start_local(num_cpus)
         except Exception as error:  # Ray raises plain Exception, ConnectionError, ValueError, ...
             raise _unreachable(error) from error
+        if num_cpus and os.environ.get("RAY_ADDRESS"):
+            _grow(num_cpus)
     _configure_data()
     return max(1, cluster_total("CPU"))
+
+
+def _grow(num_cpus: int) -> None:
+    """Ask the cluster's autoscaler for CPUs, wait for them, and let go of them at exit."""
+    from ray.autoscaler.sdk import request_resources
+
+    request_resources(num_cpus=num_cpus)
+    atexit.register(request_resources, num_cpus=0)
+    deadline = time.monotonic() + _GROWS_WITHIN
+    while (there := cluster_total("CPU")) < num_cpus:
+        if time.monotonic() > deadline:
+            raise RunError(
+                f"the cluster has {there} CPUs after {_GROWS_WITHIN / 60:.0f} minutes",
+                where=f"--cpus {num_cpus}",
+                remedy="ask for fewer, or raise the limits of the cluster's worker groups",
+            )
+        time.sleep(1)
 
 
 def _unreachable(error: Exception) -> RunError:
