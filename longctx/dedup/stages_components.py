@@ -38,7 +38,7 @@ def find_components(
         started_from = context.step_stats[f"{name}-large"]
         state = (started_from.get("edges", 0), started_from.get("digest", 0) % 2**64)
         if state == before:
-            return context.single("components", partial(_labels, current), [current], ignore=ignore)
+            return _labels(context, current, ignore)
         before = state
         current = _half(context, f"{name}-small", large, _larger_end, _small_star, ignore)
     raise AssertionError("large-star and small-star did not converge")
@@ -68,15 +68,26 @@ def _local_components(edges: StepRef, setting: Setting) -> dict[str, Any]:
     return {"labels.parquet": pa.table({"node": nodes, "other": labels}, schema=EDGES)}
 
 
-def _labels(edges: StepRef, setting: Setting) -> dict[str, Any]:
+def _labels(context: BarrierContext, edges: StepRef, ignore: tuple[str, ...]) -> StepRef:
     """Labels from a finished star forest: each edge (child, root), and each root its own label."""
-    table = edges.read()
+    count = context.buckets_for([edges])
+    sources: list[tuple[StepRef, Prepare]] = [(edges, partial(_with_roots, count))]
+    return context.exchange("components", sources, _once, EDGES, buckets=count, ignore=ignore)
+
+
+def _with_roots(buckets: int, table: pa.Table, setting: Setting) -> pa.Table:
     child, root = table.column("node").to_numpy(), table.column("other").to_numpy()
     roots = np.unique(root)
-    nodes, labels = np.concatenate([child, roots]), np.concatenate([root, roots])
-    order = np.argsort(nodes)
-    found = pa.table({"node": nodes[order], "other": labels[order]}, schema=EDGES)
-    return {"labels.parquet": found}
+    node, other = np.concatenate([child, roots]), np.concatenate([root, roots])
+    rows = pa.table({"node": node, "other": other}, schema=EDGES)
+    return rows.append_column(BUCKET, bucket_of(node, buckets))
+
+
+def _once(table: pa.Table, setting: Setting) -> pa.Table:
+    """Each node once, ascending; a root comes from every file that holds an edge to it."""
+    nodes, first = np.unique(table.column("node").to_numpy(), return_index=True)
+    labels = table.column("other").to_numpy()[first]
+    return pa.table({"node": nodes, "other": labels}, schema=EDGES)
 
 
 def _both_ends(buckets: int, table: pa.Table, setting: Setting) -> pa.Table:
