@@ -2,12 +2,14 @@
 
 The lock is a sequence of files `lock/0000000.json`, `lock/0000001.json`, …, each created
 exclusively. The highest number counts. A holder renews it with a heartbeat; when its process is
-gone (same machine) or its heartbeat is old (another machine), a newcomer creates the next number,
-which only one of several newcomers can do. A newcomer that was slow looks once more: if a higher
-number came meanwhile, that one counts.
+gone (same machine) or its heartbeat stands still (another machine), a newcomer creates the next
+number, which only one of several newcomers can do. A newcomer that was slow looks once more: if a
+higher number came meanwhile, that one counts.
 
-What is lost: clocks of machines that differ by more than `STALE_SECONDS` make a living holder look
-dead.
+Clocks decide nothing, since they differ and jump: a heartbeat that looks old, or comes from the
+future, is watched for some beats by a clock that only runs forward. What is lost: a holder that
+was stopped for as long (a suspended machine, storage away) is taken for dead. It finds the higher
+number when it goes on, and ends.
 """
 
 import contextlib
@@ -26,6 +28,8 @@ from longctx.io import paths
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 90.0
+WATCH_SECONDS = 30.0
+LOOK_SECONDS = 1.0
 _UNKNOWN = "unknown"
 _NAME = re.compile(r"\d{7}\.json")
 
@@ -44,11 +48,12 @@ class RunLock:
         self._token = uuid.uuid4().hex
         self._number = 0
         self._stop = threading.Event()
+        self._overtaken = False
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> "RunLock":
         held = self._current()
-        if held is not None and not _is_stale(held.owner):
+        if held is not None and not (_is_stale(held.owner) and self._is_dead(held)):
             raise self._refusal(held.owner)
         self._number = held.number + 1 if held else 0
         if not paths.create_exclusive(self._url(self._number), self._content()):
@@ -74,6 +79,27 @@ class RunLock:
         with contextlib.suppress(RunError, OSError):
             paths.remove(self._url(self._number))
 
+    def check(self) -> None:
+        """Raise RunError if another run took the folder over, because this one looked dead."""
+        if self._overtaken:
+            held = self._current()
+            raise RunError(
+                f"another run took over the run folder ({_who(held.owner if held else {})})",
+                where=os.path.dirname(self._folder),
+                remedy="this run stood still and looked dead: let the other one finish",
+            )
+
+    def _is_dead(self, held: _Held) -> bool:
+        """Whether a holder is gone: known on its own machine, else seen from beats that stop."""
+        if _is_here(held.owner):
+            return True
+        until = time.monotonic() + WATCH_SECONDS
+        while time.monotonic() < until:
+            self._stop.wait(LOOK_SECONDS)
+            if (now := self._current()) != held:
+                return now is None
+        return True
+
     def _url(self, number: int) -> str:
         return paths.join(self._folder, f"{number:07d}.json")
 
@@ -84,7 +110,7 @@ class RunLock:
             "processes": _process_space(),
             "pid": os.getpid(),
             "process_start": _process_start(os.getpid()),
-            "time": time.time(),
+            "time": _now(),
         }
         return json.dumps(owner).encode()
 
@@ -101,19 +127,25 @@ class RunLock:
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
             try:
+                if max(self._numbers(), default=0) > self._number:
+                    self._overtaken = True
+                    return
                 paths.write_atomic(self._url(self._number), self._content())
             except (RunError, OSError):
                 # Storage may be away for a moment; the run itself will report it if it stays away.
                 continue
 
     def _refusal(self, owner: dict[str, Any]) -> RunError:
-        who = f"process {owner.get('pid')} on {owner.get('host')}" if owner else "another process"
         return RunError(
-            f"the run folder is in use by {who}",
+            f"the run folder is in use by {_who(owner)}",
             where=os.path.dirname(self._folder),
             remedy="wait for that run to end, or use another run_dir; if no run is alive, remove "
             f"{self._folder}",
         )
+
+
+def _who(owner: dict[str, Any]) -> str:
+    return f"process {owner.get('pid')} on {owner.get('host')}" if owner else "another process"
 
 
 def _owner(data: bytes) -> dict[str, Any]:
@@ -126,14 +158,23 @@ def _owner(data: bytes) -> dict[str, Any]:
     return dict(owner)
 
 
+def _now() -> float:
+    return time.time()
+
+
+def _is_here(owner: dict[str, Any]) -> bool:
+    """Whether a holder's process number means something to us."""
+    return owner.get("host") == socket.gethostname() and owner.get("processes") == _process_space()
+
+
 def _is_stale(owner: dict[str, Any]) -> bool:
+    """Whether a holder is gone (here) or may be (elsewhere)."""
     if not owner:
         return False
-    here = owner.get("host") == socket.gethostname() and owner.get("processes") == _process_space()
-    if here:
+    if _is_here(owner):
         start = _process_start(int(owner["pid"]))
         return start is None or start not in (_UNKNOWN, owner.get("process_start"))
-    return time.time() - float(owner["time"]) > STALE_SECONDS
+    return abs(_now() - float(owner["time"])) > STALE_SECONDS
 
 
 def _process_space() -> str:

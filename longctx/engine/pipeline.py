@@ -15,6 +15,7 @@ from typing import Any
 from longctx.credentials import masked
 from longctx.engine import cluster, ingest, manifest, repair, summary, usage
 from longctx.engine.barrier import BarrierContext
+from longctx.engine.commit import Commit
 from longctx.engine.corpus import Corpus
 from longctx.engine.inputs import Listing, list_inputs
 from longctx.engine.lock import RunLock
@@ -47,7 +48,13 @@ class _State:
     workers: int
     corpus: Corpus
     tokenizer_fingerprint: str
+    lock: RunLock
     rows: int = 0
+
+    def unit(self, done: Commit) -> None:
+        """A unit was committed; the run goes on only as long as the folder is its own."""
+        self.lock.check()
+        self.reporter.unit(done)
 
 
 def execute(
@@ -68,13 +75,13 @@ def execute(
     tokenizer = load_tokenizer(recipe.body.tokenizer.path).fingerprint
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     clock = time.perf_counter()
-    with RunLock(run_dir):
+    with RunLock(run_dir) as lock:
         record = manifest.begin(recipe, run_dir, output, started)
         record.ignored_files = listing.ignored
         record.save()
         try:
             state = _State(
-                recipe, run_dir, output, record, reporter, 1, Corpus(run_dir, ()), tokenizer
+                recipe, run_dir, output, record, reporter, 1, Corpus(run_dir, ()), tokenizer, lock
             )
             _prepare(state)
             cpus = cluster.connect(num_cpus)
@@ -163,7 +170,7 @@ def _read(state: _State, listing: Listing) -> None:
         ingest.group_step(listing, state.run_dir, part_bytes),
         ingest.ReadWork(part_bytes),
         workers=state.workers,
-        listener=state.reporter.unit,
+        listener=state.unit,
         begin=partial(state.reporter.step, "groups"),
     )
     counted = summary.merge(c.stats for c in read.commits)
@@ -233,7 +240,7 @@ def _map(state: _State, name: str, op: Map | Model) -> StepResult:
         work,
         workers=state.workers,
         pool=pool,
-        listener=state.reporter.unit,
+        listener=state.unit,
         begin=partial(state.reporter.step, ""),
     )
     state.corpus = state.corpus.with_sidecar(sidecar_of(name, op, result))
@@ -261,7 +268,7 @@ def _barrier(state: _State, name: str, op: Barrier) -> BarrierContext:
         rows=state.rows,
         workers=state.workers,
         exchange_bytes=state.recipe.body.engine.exchange_bytes,
-        listener=state.reporter.unit,
+        listener=state.unit,
         announce=state.reporter.step,
     )
     op.run(context)

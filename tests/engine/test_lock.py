@@ -19,6 +19,7 @@ from longctx.engine import lock
 from longctx.engine.lock import STALE_SECONDS, RunLock
 from longctx.errors import RunError
 from longctx.io import paths
+from tests.servers import wait_until
 
 DEAD = 2**22 + 1  # Above the largest process number of Linux.
 
@@ -26,6 +27,12 @@ DEAD = 2**22 + 1  # Above the largest process number of Linux.
 @pytest.fixture(params=["local", "memory"])
 def run_dir(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "run") if request.param == "local" else f"memory://{uuid.uuid4().hex}"
+
+
+@pytest.fixture(autouse=True)
+def watched_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "WATCH_SECONDS", 0.1)
+    monkeypatch.setattr(lock, "LOOK_SECONDS", 0.01)
 
 
 def files(run_dir: str) -> list[str]:
@@ -85,8 +92,9 @@ def test_release_that_fails_does_not_hide_how_the_run_failed(
         {"process_start": "1"},
         {"host": "elsewhere", "time": time.time() - STALE_SECONDS - 60},
         {"processes": "another boot", "time": time.time() - STALE_SECONDS - 60},
+        {"host": "elsewhere", "time": time.time() + 86_400},
     ],
-    ids=["dead", "number-used-again", "elsewhere-old", "rebooted-old"],
+    ids=["dead", "number-used-again", "elsewhere-old", "rebooted-old", "elsewhere-future"],
 )
 def test_stale_lock_is_taken_over_and_cleared(run_dir: str, changes: dict[str, Any]) -> None:
     leave(run_dir, 4, **changes)
@@ -99,8 +107,8 @@ def test_stale_lock_is_taken_over_and_cleared(run_dir: str, changes: dict[str, A
     "changes",
     [
         {},
-        {"host": "elsewhere", "pid": DEAD, "time": time.time() + 3600},
-        {"processes": "another container", "pid": DEAD, "time": time.time() + 3600},
+        {"host": "elsewhere", "pid": DEAD},
+        {"processes": "another container", "pid": DEAD},
     ],
     ids=["alive", "elsewhere-new", "container-new"],
 )
@@ -198,6 +206,41 @@ def test_heartbeat_survives_storage_that_is_away(
     monkeypatch.setattr(paths, "write_atomic", write)
     with RunLock(run_dir):
         assert again.wait(30)
+
+
+class Elsewhere(RunLock):
+    """A holder on another machine, which only its heartbeat shows to be alive."""
+
+    def _content(self) -> bytes:
+        return json.dumps({**json.loads(super()._content()), "host": "elsewhere"}).encode()
+
+
+@pytest.mark.parametrize("jump", [-86_400, -100, 100, 86_400])
+def test_a_clock_that_jumps_does_not_open_a_living_lock(
+    run_dir: str, jump: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(lock, "WATCH_SECONDS", 60.0)
+    with Elsewhere(run_dir) as holder:
+        (before,) = files(run_dir)
+        monkeypatch.setattr(lock, "_now", lambda: time.time() + jump)
+        with pytest.raises(RunError, match=r"in use by process .* on elsewhere"), RunLock(run_dir):
+            pass
+        assert before in files(run_dir)
+        holder.check()
+
+
+def test_holder_that_was_taken_for_dead_ends(run_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.01)
+    with RunLock(run_dir) as stopped:
+        (name,) = [n for n in files(run_dir) if not n.startswith(".")]
+        owner = json.loads(paths.read_bytes(paths.join(run_dir, "lock", name)))
+        data = json.dumps({**owner, "pid": 77, "host": "elsewhere"}).encode()
+        paths.write_atomic(paths.join(run_dir, "lock", "0000001.json"), data)
+        wait_until(lambda: stopped._overtaken, "the next heartbeat", 60)
+        with pytest.raises(RunError, match=r"took over .*process 77 on elsewhere"):
+            stopped.check()
+    assert "0000001.json" in files(run_dir)
 
 
 def test_process_that_is_gone_is_not_alive() -> None:
