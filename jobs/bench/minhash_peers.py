@@ -4,12 +4,14 @@
 
 The whole op, from text to removal list: every tool is a command of its own (`jobs/bench/peers/`, in
 an environment of its own) that reads the same Parquet files, and is watched from outside: wall
-time, CPU seconds of all its processes, memory. Starting Python, its imports and Ray counts. `ours,
-op with Ray warm` is the same job in a Ray whose workers have done a small corpus before. On the two
-sets of known pairs every removal list is judged against the exact Jaccard similarity.
+time, CPU seconds of all its processes, memory. Starting Python, its imports and Ray counts. A start
+weighs the less the larger a corpus is, so the speed beyond it stands beside: what the corpus took
+more than the small set of pairs did. `ours, op with Ray warm` is measured, not subtracted: the same
+job in a Ray whose workers have done the small set before. On the two sets of known pairs every
+removal list is judged against the exact Jaccard similarity.
 
-Exit code 1 where the aims are missed: 10 MB of text to a CPU second of the op, 5 times the fastest
-peer by whole commands, recall and precision at 0.7 at least those of the best peer.
+Exit code 1 where the aims are missed: the op 10 MB of text to a CPU second and 5 times the fastest
+peer beyond its start; recall and precision at 0.7 at least those of the best peer.
 """
 
 import argparse
@@ -75,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
         name: judge(read_pairs(folder / "pairs.parquet"), _of(runs, name))
         for name, folder in truths.items()
     }
-    missed = misses(_of(runs, "corpus"), judged)
+    missed = misses(_of(runs, "corpus"), _of(runs, TRUTHS[0]), judged)
     page = report(runs, judged, absent, missed)
     print(_as_json(runs, judged, absent, missed) if args.json else page)
     if args.write:
@@ -157,17 +159,26 @@ def judge(pairs: list[Pair], runs: list[Run]) -> dict[str, list[Score]]:
     return {run.tool: scores(pairs, set(run.outcome.removed)) for run in runs}
 
 
-def misses(speeds: list[Run], judged: dict[str, dict[str, list[Score]]]) -> list[str]:
+def steady(run: Run, small: list[Run]) -> float:
+    """MB to a CPU second beyond the start: of the text and time that a small corpus lacked."""
+    first = next((r for r in small if r.tool == run.tool), None)
+    if first is None or first.cpu >= run.cpu:
+        return run.speed
+    return (run.mb - first.mb) / (run.cpu - first.cpu)
+
+
+def misses(
+    speeds: list[Run], small: list[Run], judged: dict[str, dict[str, list[Score]]]
+) -> list[str]:
     """The aims that were not reached, each in a sentence."""
     found = []
-    speed = {run.tool: run.speed for run in speeds}
-    if WARM in speed and speed[WARM] < MB_S:
-        found.append(f"{speed[WARM]:.1f} MB/s/core of the op, aimed at {MB_S:.0f}")
-    peers = {tool: v for tool, v in speed.items() if tool not in (OURS, WARM)}
-    if peers:
+    op = next((run.speed for run in speeds if run.tool == WARM), None)
+    peers = {run.tool: steady(run, small) for run in speeds if run.tool not in (OURS, WARM)}
+    if op is not None and op < MB_S:
+        found.append(f"{op:.1f} MB/s/core of the op, aimed at {MB_S:.0f}")
+    if op is not None and peers:
         fastest = max(peers, key=lambda tool: peers[tool])
-        ratio = speed[OURS] / peers[fastest]
-        if ratio < RATIO:
+        if (ratio := op / peers[fastest]) < RATIO:
             found.append(f"{ratio:.1f} times {fastest}, aimed at {RATIO:.0f}")
     for name, by_tool in judged.items():
         at = {t: next(s for s in found if s.level == LEVEL) for t, found in by_tool.items()}
@@ -191,8 +202,8 @@ def report(
     ours = next(run for run in speeds if run.tool == OURS)
     blocks = [
         f"{ours.outcome.documents:,} documents, {ours.mb:.1f} MB of text; shingles of 5 words, "
-        "14 bands of 8 permutations. Ratios are MB/s/core, ours to theirs.",
-        _speeds(speeds, ours),
+        "14 bands of 8 permutations. `ours is` compares whole commands.",
+        _speeds(speeds, _of(runs, TRUTHS[0])),
         "\n".join(_told(run) for run in speeds),
         *(f"{name} could not be measured: {reason}." for name, reason in absent.items()),
         "### Removal lists\n\nShared part of two lists (of which document of a cluster is kept, "
@@ -206,21 +217,23 @@ def report(
     return "\n\n".join(blocks)
 
 
-def _speeds(runs: list[Run], ours: Run) -> str:
-    header = ["tool", "wall s", "CPU s", "MB/s/core", "ours is", "peak GB", "removed"]
+def _speeds(runs: list[Run], small: list[Run]) -> str:
+    whole = next(run.speed for run in runs if run.tool == OURS)
+    header = ["tool", "wall s", "CPU s", "MB/s/core", "beyond its start", "ours is", "peak GB"]
     rows = [
         [
             run.tool if run.tool in (OURS, WARM) else f"{run.tool} {run.outcome.version}",
             f"{run.wall:.1f}",
             f"{run.cpu:.1f}",
             f"{run.speed:.2f}",
-            f"{ours.speed / run.speed:.1f} x",
+            f"{steady(run, small):.2f}",
+            f"{whole / run.speed:.1f} x",
             f"{run.peak / 1e9:.2f}",
             f"{len(run.outcome.removed):,}",
         ]
         for run in runs
     ]
-    return table(header, rows)
+    return table([*header, "removed"], rows)
 
 
 def _told(run: Run) -> str:

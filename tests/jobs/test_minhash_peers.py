@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -78,24 +78,33 @@ def _run(tool: str, cpu: float, removed: list[str], corpus: str = "corpus") -> R
 
 def test_aims_are_checked_against_the_fastest_and_the_best() -> None:
     slow, fast = _run("slow", 100.0, ["b", "d", "f"]), _run("fast", 25.0, ["a"])
-    judged = {"set": minhash_peers.judge(PAIRS, [_run(OURS, 5.0, ["b", "d"]), slow, fast])}
-    assert minhash_peers.misses([_run(OURS, 5.0, ["b", "d"]), slow, fast], judged) == []
+    warm = _run(minhash_peers.WARM, 4.0, ["b", "d"])
+    judged = {"set": minhash_peers.judge(PAIRS, [_run(OURS, 9.0, ["b", "d"]), slow, fast])}
+    assert minhash_peers.misses([warm, slow, fast], [], judged) == []
     judged = {"set": minhash_peers.judge(PAIRS, [_run(OURS, 20.0, ["b"]), slow, fast])}
     warm = _run(minhash_peers.WARM, 12.5, ["b"])
-    assert minhash_peers.misses([_run(OURS, 20.0, ["b"]), warm, slow, fast], judged) == [
+    assert minhash_peers.misses([warm, slow, fast], [], judged) == [
         "8.0 MB/s/core of the op, aimed at 10",
-        "1.2 times fast, aimed at 5",
+        "2.0 times fast, aimed at 5",
         "set: recall 0.667, slow has 1.000",
     ]
-    assert minhash_peers.misses([_run(OURS, 9.0, [])], {}) == []
+    assert minhash_peers.misses([_run(OURS, 9.0, [])], [], {}) == []
+
+
+def test_a_start_is_what_a_small_corpus_takes() -> None:
+    whole = _run("tool", 25.0, [])
+    small = replace(_run("tool", 5.0, [], "small"), mb=20.0)
+    assert minhash_peers.steady(whole, [small]) == 4.0
+    assert minhash_peers.steady(whole, [replace(small, tool="other")]) == whole.speed == 4.0
+    assert minhash_peers.steady(_run("tool", 30.0, []), [small]) == 80 / 25
 
 
 def test_the_page_holds_what_was_measured_and_why_a_tool_is_absent() -> None:
     runs = [_run(OURS, 5.0, ["b"]), _run("peer", 50.0, ["a", "b"])]
     judged = {"set": minhash_peers.judge(PAIRS, runs)}
     page = minhash_peers.report(runs, judged, {"third": "no wheel"}, ["too slow"])
-    assert "| peer 1.0 | 50.0 | 50.0 | 2.00 | 10.0 x | 1.00 | 2 |" in page
-    assert "| ours | 5.0 | 5.0 | 20.00 | 1.0 x | 1.00 | 1 |" in page
+    assert "| peer 1.0 | 50.0 | 50.0 | 2.00 | 2.00 | 10.0 x | 1.00 | 2 |" in page
+    assert "| ours | 5.0 | 5.0 | 20.00 | 20.00 | 1.0 x | 1.00 | 1 |" in page
     assert "| ours | 1.000 | 0.500 |" in page
     assert "| ours | 0.500 / 1.000 |" in page
     assert "third could not be measured: no wheel." in page
