@@ -25,6 +25,10 @@ class Embed(Model):
     packaged models know English and code only, and would call all other texts alike. `languages`
     defaults to those for packaged models and to all for others.
 
+    `batch_size` is how many chunks of full length a transformer reads at once (by default few on a
+    CPU, whose caches they must fit, and many on a GPU). There give every GPU several workers
+    (`num_gpus: 0.25`): one tokenises while another computes.
+
     Weights are read from safetensors only. Python code that comes with a model runs only with
     `trust_remote_code`: read that code first.
     """
@@ -33,7 +37,7 @@ class Embed(Model):
     model: Location = "static"
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
-    batch_size: int = Field(32, ge=1)
+    batch_size: int | None = Field(None, ge=1)
     max_chunks: int = Field(8, ge=1)
     chunk_tokens: int | None = Field(None, ge=8)
     languages: list[str] | None = None
@@ -44,6 +48,8 @@ class Embed(Model):
     cost: ClassVar[str] = (
         "static: about 10 MB/s per core; minilm: 11 chunks of 256 tokens/s per core"
     )
+    # 2: transformers read the ids that chunks were cut by, not the chunks' text tokenised again.
+    code_version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("text", "language")
     rate_mb_s: ClassVar[float] = 10.0
     writes: ClassVar[tuple[str, ...]] = ("embedding", "emb_cover")

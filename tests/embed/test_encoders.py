@@ -82,14 +82,18 @@ def test_a_long_document_is_sampled_from_end_to_end(static):
 
 def test_only_the_sampled_spans_are_tokenised(static, monkeypatch):
     seen: list[int] = []
-    tokenizer = static._tokenizer
+    tokenizer = static.tokenizer
 
     class Counting:
-        def encode(self, text, **kwargs):
-            seen.append(len(text))
-            return tokenizer.encode(text, **kwargs)
+        def encode_batch(self, texts, **kwargs):
+            seen.extend(map(len, texts))
+            return tokenizer.encode_batch(texts, **kwargs)
 
-    monkeypatch.setattr(static, "_tokenizer", Counting())
+        def encode_batch_fast(self, texts, **kwargs):
+            seen.extend(map(len, texts))
+            return tokenizer.encode_batch_fast(texts, **kwargs)
+
+    monkeypatch.setattr(static, "tokenizer", Counting())
     static.encode(["word and another " * 1_000_000])
     assert len(seen) == 4
     assert sum(seen) <= 4 * 512 * 6
