@@ -1,6 +1,8 @@
 """`dedup.minhash` on the engine: signatures per part, bands to buckets, components, clusters.
 
-Everything travels under stable document keys, so any step may run again.
+Everything travels under stable document keys, so any step may run again. A signature stays in its
+part until a band of it is known to be shared: keys of bands (20 bytes each) meet first, and only
+the documents that met another one travel on, with a copy of their signature for each such band.
 """
 
 from functools import partial
@@ -12,16 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
+from longctx.dedup.stages_bands import Banding, by_band, find_candidates, matrix
 from longctx.dedup.stages_components import EDGES, find_components
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.corpus import ROW, Part
 from longctx.engine.op import DROP_REASON, Barrier, Setting
-from longctx.engine.rows import ADDRESS, PART, addressed, as_binary, from_binary, to_part
+from longctx.engine.rows import ADDRESS, PART, addressed, as_binary, to_part
 from longctx.engine.steps import BUCKET, Stats, bucket_of
 
-U64 = npt.NDArray[np.uint64]
 Profile = Literal["text", "code"]
-_BANDED = pa.schema(
+_COMPARED = pa.schema(
     [("band_key", pa.uint64()), ("doc_key", pa.uint64()), ("sig", pa.large_binary())]
 )
 _MEMBERS = pa.schema(
@@ -73,7 +75,8 @@ class DedupMinHash(Barrier):
     summary: ClassVar[str] = "keep one of each cluster of near-duplicates"
     source: ClassVar[str] = "Broder 1997; FineWeb 2406.17557 (14 x 8); datasketch 2 `affine32`"
     cost: ClassVar[str] = (
-        "signatures 30+ MB/s per core; exchange of bands x (16 + 4 x num_perm) bytes"
+        "signatures 30+ MB/s per core; exchange of bands x 20 bytes, and of bands x 4 x num_perm "
+        "for documents that share a band"
     )
     reads: ClassVar[tuple[str, ...]] = ("text",)
     writes: ClassVar[tuple[str, ...]] = (
@@ -107,21 +110,25 @@ class DedupMinHash(Barrier):
         signed = context.per_part(
             "signatures", partial(_signatures, self), columns, ignore=set(later) - {"keep"}
         )
-        buckets = self.bands * context.buckets_for([signed])
+        banding = Banding(self.bands, self.rows, self.scope == "source")
+        candidates = find_candidates(
+            context, signed, banding, ("keep", "min_kept_sim", "threshold", "verify")
+        )
+        buckets = self.bands * context.buckets_for([candidates])
         edges = context.exchange(
             "edges",
-            [(signed, partial(_bands, self, buckets))],
+            [(candidates, partial(by_band, buckets))],
             partial(_edges, self),
-            _BANDED,
+            _COMPARED,
             buckets=buckets,
             copies=self.bands,
             ignore=("keep", "min_kept_sim"),
         )
         labels = find_components(context, edges, self.local_edges, ("keep", "min_kept_sim"))
-        count = context.buckets_for([signed])
+        count = context.buckets_for([labels, candidates])
         members = context.exchange(
             "members",
-            [(labels, partial(_by_node, count)), (signed, partial(_by_document, count))],
+            [(labels, partial(_by_node, count)), (candidates, partial(_by_document, count))],
             _join_labels,
             _MEMBERS,
             buckets=count,
@@ -181,38 +188,6 @@ def _order(keep: str, table: pa.Table) -> npt.NDArray[np.float64]:
     return np.where(np.isnan(ordered), np.inf, ordered)
 
 
-def _bands(op: DedupMinHash, buckets: int, table: pa.Table, setting: Setting) -> pa.Table:
-    """Rows (band key, document, signature) of the bands, with their bucket."""
-    from longctx.dedup.minhash import band_keys
-
-    table = table.combine_chunks()
-    sig = _matrix(table)
-    keys = np.zeros((table.num_rows, op.bands), dtype=np.uint64)
-    if op.scope == "source":
-        sources = np.array(table.column("source").to_pylist(), dtype=object)
-        for source in sorted(set(sources)):
-            rows = np.flatnonzero(sources == source)
-            keys[rows] = band_keys(sig[rows], op.bands, op.rows, source)
-    else:
-        keys = band_keys(sig, op.bands, op.rows)
-    again = np.repeat(np.arange(table.num_rows), op.bands)
-    flat = keys.reshape(-1)
-    rows = table.select(["doc_key", "sig"]).take(pa.array(again))
-    banded = pa.table({"band_key": flat, **{n: rows.column(n) for n in rows.column_names}})
-    return banded.append_column(BUCKET, bucket_of(flat, buckets))
-
-
-def _matrix(table: pa.Table) -> npt.NDArray[np.uint32]:
-    """The signatures of a table, uint32 (n, num_perm)."""
-    column = table.column("sig")
-    if table.num_rows == 0:
-        return np.zeros((0, 1), dtype=np.uint32)
-    width = len(column[0].as_py())
-    return from_binary(
-        pa.chunked_array([column.combine_chunks().cast(pa.binary(width))]), np.uint32
-    )
-
-
 def _edges(op: DedupMinHash, table: pa.Table, setting: Setting) -> pa.Table:
     from longctx.dedup.minhash import leader_edges
 
@@ -220,7 +195,7 @@ def _edges(op: DedupMinHash, table: pa.Table, setting: Setting) -> pa.Table:
         return EDGES.empty_table()
     keys, documents = table.column("band_key").to_numpy(), table.column("doc_key").to_numpy()
     u, v, _, crowded = leader_edges(
-        keys, documents, _matrix(table), threshold=op.threshold, verify=op.verify
+        keys, documents, matrix(table), threshold=op.threshold, verify=op.verify
     )
     pairs = np.unique(np.stack([u, v], axis=1), axis=0)
     found = pa.table({"node": pairs[:, 0], "other": pairs[:, 1]}, schema=EDGES)
@@ -286,7 +261,7 @@ def _choose(keep: str, table: pa.Table, setting: Setting) -> pa.Table:
     size = np.bincount(group, minlength=len(start)) if n else np.zeros(0, dtype=np.int64)
     ids = table.column("doc_id").to_pylist()
     names = [min(ids[s : s + c]) for s, c in zip(start, size, strict=True)]
-    sig = _matrix(table)
+    sig = matrix(table)
     agreement = (sig == sig[start[group]]).mean(axis=1) if n else np.zeros(0)
     found = pa.table(
         {

@@ -2,8 +2,8 @@
 
 Ray's aggregators hold all rows of a shuffle in memory, so one shuffle may bring each worker only a
 few buckets. What is larger goes in waves, for each of which the sources are read again: at 10^9
-documents the bands of `dedup.minhash` are 6.5 TB, whatever the cluster has. Small files are read
-together, because a shuffle moves (reading tasks x partitions) pieces.
+documents the keys of bands of `dedup.minhash` are 0.3 TB, whatever the cluster has. Small files are
+read together, because a shuffle moves (reading tasks x partitions) pieces.
 """
 
 from collections.abc import Iterable, Iterator
