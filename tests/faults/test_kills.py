@@ -86,12 +86,14 @@ def committed(run_dir: Path) -> list[Path]:
 
 
 def damaged_files(run_dir: Path) -> list[str]:
-    """Files whose content is not what their commit says."""
+    """Files whose content is not what their commit says; the folder may be a copy of the run's."""
+    origin = json.loads((run_dir / "run.json").read_text())["run_dir"]
     refs = [ref for f in committed(run_dir) for ref in json.loads(f.read_text())["files"]]
+    places = [run_dir / ref["name"].removeprefix(origin).lstrip("/") for ref in refs]
     return [
-        ref["name"]
-        for ref in refs
-        if paths.checksum((run_dir / ref["name"]).read_bytes()) != ref["checksum"]
+        str(place)
+        for ref, place in zip(refs, places, strict=True)
+        if paths.checksum(place.read_bytes()) != ref["checksum"]
     ]
 
 
