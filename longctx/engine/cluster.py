@@ -146,11 +146,15 @@ def _quiet() -> None:
 
 def _configure_data() -> None:
     import ray.data
+    from ray.data.context import ShuffleStrategy
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.use_datasource_v2 = False
+    # The older shuffle sends rows to actors: a task of it that dies and runs again sends its rows
+    # twice, and an actor that dies takes what it was sent with it.
+    context.shuffle_strategy = ShuffleStrategy.SHUFFLE_V2
     # Otherwise what a worker raised reaches the driver as text only.
     context.raise_original_map_exception = True
 
