@@ -6,7 +6,7 @@ DEMO := demo
 RECIPE := jobs/recipes/demo.yaml
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo compare-orders lint test test-rooms test-whole test-readers test-faults test-all audit bench bench-minhash bench-minhash-peers bench-order bench-order-scale bench-pack-plan bench-pipeline clean
+.PHONY: help setup demo compare-orders lint test test-rooms test-whole test-readers test-faults test-all audit bench bench-minhash bench-minhash-peers bench-order bench-order-scale bench-order-partitions bench-pack-plan bench-pipeline calibrate clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -55,7 +55,7 @@ test-all: test test-readers test-faults  ## everything
 audit: setup  ## pins, licences and known vulnerabilities of all dependencies (asks a service)
 	$(BIN)/python -m jobs.audit
 
-bench: bench-minhash bench-order bench-pack-plan  ## all benchmarks
+bench: bench-minhash bench-order bench-order-partitions bench-pack-plan  ## all benchmarks
 
 bench-minhash: setup  ## signatures: MB/s per core, against datasketch
 	$(BIN)/python -m jobs.bench.minhash --write
@@ -69,11 +69,17 @@ bench-order: setup  ## orders: adjacency, coherence, seconds, against the bound
 bench-order-scale: setup  ## order.path at 1,000,000 documents (half an hour; not part of bench)
 	$(BIN)/python -m jobs.bench.order_scale --verify 100000 --write
 
+bench-order-partitions: setup  ## order.path in partitions against one place, 20,000 documents
+	$(BIN)/python -m jobs.bench.order_partitions --write
+
 bench-pack-plan: setup  ## packing: figures against the published ones, look-ahead, tokens/s
 	$(BIN)/python -m jobs.bench.pack --write
 
 bench-pipeline: setup  ## the whole job as its corpus grows, 1 and 2 workers (half an hour)
 	$(BIN)/python -m jobs.bench.pipeline --write
+
+calibrate: setup  ## measure the cost model of `longctx plan` again (half an hour)
+	$(BIN)/python -m jobs.calibrate
 
 clean:  ## remove the demo and all caches
 	rm -rf $(DEMO) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

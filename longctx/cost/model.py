@@ -20,12 +20,15 @@ Ops = Mapping[str, Mapping[str, Mapping[str, Coefficients]]]
 class Measured:
     """Coefficients by op, form and step, and what a driver and a token take.
 
-    `driver_bytes` and `driver_seconds` for each unit; `busy` is the share of the time in which the
-    workers of a run worked; `token_bytes` are UTF-8 bytes of text; `when` says date and machine.
+    The driver holds `part_bytes` for each part, whose commit counts by source and licence,
+    `unit_bytes` for each unit of other steps, and needs `driver_seconds` for any; `busy` is the
+    share of the time in which the workers of a run worked; `token_bytes` are UTF-8 bytes of text;
+    `when` says date and machine.
     """
 
     ops: Ops
-    driver_bytes: float
+    part_bytes: float
+    unit_bytes: float
     driver_seconds: float
     busy: float
     token_bytes: float
@@ -41,8 +44,9 @@ class Measured:
             }
             for op, forms in value["ops"].items()
         }
-        names = ("driver_bytes", "driver_seconds", "busy", "token_bytes")
-        return Measured(ops, *(float(value[n]) for n in names), when=value["measured"])
+        names = ("part_bytes", "unit_bytes", "driver_seconds", "busy", "token_bytes")
+        numbers = {n: float(value[n]) for n in names}
+        return Measured(ops, when=value["measured"], **numbers)
 
     def steps(
         self, op: str, settings: Mapping[str, Any], docs: float

@@ -126,8 +126,8 @@ def make_scale_plan(
     stages = [stage_estimate(n, op, size, cluster, limits, measured) for n, op in named]
     units = max((s.estimate.units for s in stages if s.estimate), default=0)
     parts = ceil(text_bytes / limits.part_bytes)
-    # Beside the commits of a stage the driver keeps the names of all files written so far.
-    held = measured.driver_bytes * (units + parts * len(stages))
+    # Commits of the result and of the other steps of a stage, and names of all files so far.
+    held = measured.part_bytes * parts + measured.unit_bytes * (units + parts * len(stages))
     return ScalePlan(
         recipe.body.name, docs, text_bytes, parts, cluster, stages, held, measured.when
     )
