@@ -14,12 +14,21 @@ PATIENCE_SECONDS = 120
 def main(address: str, count: int) -> int:
     """0 when the nodes are there, 1 when they did not come in time."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    ray.init(address=address, log_to_driver=False)
     while time.monotonic() < deadline:
-        if sum(node["Alive"] for node in ray.nodes()) == count:
+        if alive(address) == count:
             return 0
         time.sleep(0.2)
     return 1
+
+
+def alive(address: str) -> int:
+    """Nodes that the head knows to be alive; none while it cannot be joined."""
+    if not ray.is_initialized():
+        try:
+            ray.init(address=address, log_to_driver=False)
+        except (ConnectionError, RuntimeError):
+            return 0
+    return sum(node["Alive"] for node in ray.nodes())
 
 
 if __name__ == "__main__":

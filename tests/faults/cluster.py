@@ -23,6 +23,7 @@ from tests.servers import clean_environment, free_ports
 
 ROOT = Path(__file__).parents[2]
 OBJECT_STORE_BYTES = 200_000_000
+TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -113,18 +114,32 @@ class Cluster:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def mend(self) -> None:
-        """Start what does not run: the workers that are gone, or all nodes if the head is."""
+        """Start what does not run: the workers that are gone, or all nodes if the head is.
+
+        Ray gives a node 30 s to start, which a busy machine may not keep: then it is tried again.
+        """
+        for _ in range(TRIES):
+            if self._mended():
+                return
+        said = "\n".join(node.said.read_text() for node in self.nodes)
+        raise AssertionError(f"the cluster did not start:\n{said}")
+
+    def _mended(self) -> bool:
         if not self.nodes or not self.nodes[0].is_alive():
             for node in self.nodes:
                 node.kill()
             self.nodes = []
+            self.nodes.append(self._start(self.hosts[0]))
+            # Workers give up on a head that does not answer yet.
+            if not self._alive(1):
+                return False
         for number, host in enumerate(self.hosts):
             if number == len(self.nodes):
                 self.nodes.append(self._start(host))
             elif not self.nodes[number].is_alive():
                 self.nodes[number].kill()
                 self.nodes[number] = self._start(host)
-        self._wait()
+        return self._alive(len(self.hosts))
 
     def _start(self, host: Host) -> Node:
         ports = free_ports(4)
@@ -150,22 +165,15 @@ class Cluster:
                 stderr=log,
                 start_new_session=True,
             )
-        node = Node(host, process, said)
-        if not self.nodes:
-            # Workers give up on a head that does not answer yet.
-            self._alive(host, 1, node)
-        return node
+        return Node(host, process, said)
 
-    def _wait(self) -> None:
-        self._alive(self.hosts[0], len(self.hosts), self.nodes[-1])
-
-    def _alive(self, host: Host, count: int, node: Node) -> None:
-        command = [*host.enter, sys.executable, "-m", "tests.faults.alive", self._address]
-        env = {k: v for k, v in self._env.items() if k != "RAY_ADDRESS"}
+    def _alive(self, count: int) -> bool:
+        """Whether so many nodes come to life, as the head sees it."""
+        command = [*self.hosts[0].enter, sys.executable, "-m", "tests.faults.alive", self._address]
         done = subprocess.run(
-            [*command, str(count)], cwd=ROOT, env=env, capture_output=True, text=True
+            [*command, str(count)], cwd=ROOT, env=self._env, capture_output=True, text=True
         )
-        assert done.returncode == 0, f"{done.stdout}{done.stderr}\n{node.said.read_text()}"
+        return done.returncode == 0
 
 
 @contextlib.contextmanager
