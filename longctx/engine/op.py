@@ -36,7 +36,9 @@ class Op(BaseModel):
 
     `reads` names the columns that earlier stages must have written; `writes` the columns of this
     stage's sidecar. `neutral` names the fields that can change speed but not a byte of output: they
-    stay out of the fingerprint, so changing them recomputes nothing.
+    stay out of the fingerprint, so changing them recomputes nothing. `limits` names those that say
+    up to which number of documents one process works: they are in the fingerprint only where a
+    recipe sets them, and a step that they do not reach ignores them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +53,7 @@ class Op(BaseModel):
     writes: ClassVar[tuple[str, ...]] = ()
     removes: ClassVar[bool] = False
     neutral: ClassVar[frozenset[str]] = frozenset()
+    limits: ClassVar[frozenset[str]] = frozenset()
     # For `plan`: megabytes of text per second and core, and bytes a row sends through exchanges.
     rate_mb_s: ClassVar[float] = 1000.0
     exchange_bytes_per_row: ClassVar[int] = 0
@@ -61,7 +64,8 @@ class Op(BaseModel):
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """The configuration that decides the output, as plain JSON values."""
-        fields = self.model_dump(mode="json", exclude=set(self.neutral))
+        unset = {n for n in self.limits if getattr(self, n) == type(self).model_fields[n].default}
+        fields = self.model_dump(mode="json", exclude={*self.neutral, *unset})
         return {**fields, "code_version": self.code_version}
 
     def context_length(self) -> int | None:

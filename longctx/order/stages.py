@@ -63,6 +63,8 @@ class OrderPath(SemanticOrder):
     summary: ClassVar[str] = "one path of high similarity between neighbours"
     source: ClassVar[str] = "longctx; Bentley 1992 for the searches, Held-Karp 1970 for the bound"
     cost: ClassVar[str] = "about 0.1 ms per document after the neighbour search; 98 % of the bound"
+    may_turn: ClassVar[bool] = True
+    one_tour: ClassVar[bool] = True
 
     def graph_width(self) -> int:
         """Neighbours of the graph, or as many as the improvement looks at."""

@@ -51,6 +51,11 @@ class ClusteredOrder(SemanticOrder):
                 remedy="set `length`, `cluster_tokens` or `n_clusters`, or add a `pack` stage",
             )
 
+    def needs_all(self) -> str | None:
+        if self.n_clusters is None:
+            return None
+        return "`n_clusters` counts the groups of all documents: set `cluster_tokens` instead"
+
     def _counts_tokens(self) -> bool:
         return self.n_clusters is None or self.max_cluster_tokens is not None
 
@@ -135,6 +140,7 @@ class OrderClusterPath(ClusteredOrder):
     source: ClassVar[str] = "longctx; Bentley 1992 for the searches"
     cost: ClassVar[str] = "k-means, then about 0.1 ms per document; 92-99 % of a path's adjacency"
     contexts: ClassVar[int] = 1
+    may_turn: ClassVar[bool] = True
 
     def arrange(self, graph: "Graph", brought: list[StepRef], setting: Setting) -> "Arranged":
         from longctx.order.cluster_path import cluster_path

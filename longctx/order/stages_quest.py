@@ -102,6 +102,9 @@ class OrderQuest(SemanticOrder):
     def places_all(self) -> bool:
         return True
 
+    def needs_all(self) -> str | None:
+        return "the keywords of order.quest make tours of documents from anywhere"
+
     def bring(self, context: BarrierContext, numbered: StepRef) -> list[StepRef]:
         asking = Asking(**{name: getattr(self, name) for name in Asking._fields})
         most = max(self.max_documents, int(self.max_share * context.rows))

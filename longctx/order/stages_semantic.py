@@ -1,11 +1,15 @@
 """What every order over a neighbour graph shares: one table for all, then the op's own rule.
 
 Documents are numbered in ascending order of their id, so neither parts nor workers can change an
-order. The neighbour search is shared by the workers (`cluster/stages_knn.py`); the arrangement is
-one process over numbers, similarities and the mapped vectors: 8 bytes for each of the
-`graph_width` neighbours of a document, and a few more. Numbering holds all vectors in one process,
-once. Near-duplicates of a kept document are dropped first:
-next to each other they would teach a model to copy.
+order. Near-duplicates of a kept document are dropped first: next to each other they would teach a
+model to copy.
+
+Up to `one_place_up_to` documents the order is arranged in one place. The neighbour search is shared
+by the workers (`cluster/stages_knn.py`); the arrangement is one process over numbers, similarities
+and the mapped vectors: 104 bytes a document (8 for each of the `graph_width` neighbours, and a few
+more), and 4·d for those of d dimensions that stay where near-duplicates leave. Numbering holds all
+vectors in one process, once: 4·d bytes a document. Above, no process holds more than a partition
+(`stages_partitions.py`).
 """
 
 from collections.abc import Iterable
@@ -30,9 +34,9 @@ from longctx.engine.arrays import Matrix, mapped
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.corpus import ROW, Part
 from longctx.engine.op import DROP_REASON, Barrier, Setting
-from longctx.engine.rows import PART, addressed, to_part, vectors
-from longctx.engine.steps import Stats, StepRef, read_table
-from longctx.ids import priorities
+from longctx.engine.rows import addressed, to_part, vectors
+from longctx.engine.steps import Prepare, Stats, StepRef, read_table
+from longctx.errors import RunError
 
 if TYPE_CHECKING:
     from longctx.order.tours import Arranged, Graph
@@ -41,10 +45,10 @@ F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-_NO_VECTOR = 1e-6
+NO_VECTOR = 1e-6
 _MOVED_ROWS = 65_536
 _PLACED_STATUS = ("ok", "no_embedding")
-_OPTIONAL = pa.schema([("n_tokens", pa.int64()), ("emb_cover", pa.float32())])
+OPTIONAL = pa.schema([("n_tokens", pa.int64()), ("emb_cover", pa.float32())])
 # What every order writes about each document; `tours.tour_table` makes the rows.
 PLACED = pa.schema(
     [
@@ -69,6 +73,9 @@ class SemanticOrder(Barrier):
     half of its text; the longest of them stays (in tokens, where an earlier stage counted them).
     Up to `exact_up_to` documents neighbours are exact; above, at least nine tenths of the nearest
     ten are found (measured, `neighbour_recall`) at a cost that grows with n·sqrt(n), not with n².
+
+    More than `one_place_up_to` documents are arranged in partitions of similar ones, of at most
+    `partition_documents` each: neighbours and near-duplicates in two partitions are not seen.
     """
 
     k: int = Field(10, ge=1)
@@ -76,12 +83,22 @@ class SemanticOrder(Barrier):
     dup_cos: float = Field(0.95, gt=0, le=1)
     dup_action: Literal["drop", "keep"] = "drop"
     exact_up_to: int = Field(EXACT_UP_TO, ge=0)
+    one_place_up_to: int = Field(5_000_000, ge=1)
+    partition_documents: int = Field(1_000_000, ge=1)
 
     reads: ClassVar[tuple[str, ...]] = ("embedding",)
     rate_mb_s: ClassVar[float] = 20.0
     exchange_bytes_per_row: ClassVar[int] = 120
     writes: ClassVar[tuple[str, ...]] = (*PLACED.names[1:], DROP_REASON)
     removes: ClassVar[bool] = True
+    limits: ClassVar[frozenset[str]] = frozenset({"one_place_up_to", "partition_documents"})
+    # What may be done with the tours of a partition: turned as a whole, made one with the next.
+    may_turn: ClassVar[bool] = False
+    one_tour: ClassVar[bool] = False
+
+    def needs_all(self) -> str | None:
+        """Why partitions cannot be arranged without knowing of one another; None where they can."""
+        return None
 
     def places_all(self) -> bool:
         """Whether documents without a vector are arranged too (orders that read the text)."""
@@ -103,14 +120,34 @@ class SemanticOrder(Barrier):
         """Steps of the op's own that say more about finished tours than their table does."""
 
     def run(self, context: BarrierContext) -> None:
-        graph = ("dup_cos", "dup_action", "k", *self._own_fields())
+        if context.rows > self.one_place_up_to:
+            self._run_in_partitions(context)
+            return
+        graph = ("dup_cos", "dup_action", "k", *self._own_fields(), *self.limits)
         numbered, found = neighbour_lists(context, self.k_search, graph, self.exact_up_to)
         brought = self.bring(context, numbered)
         read = [numbered, *found.steps(), *brought]
         rule = partial(_arrange, self, numbered, found, brought)
-        tours = context.single("tours", rule, read, ignore=("exact_up_to",))
+        tours = context.single("tours", rule, read, ignore=("exact_up_to", *self.limits))
         self.describe(context, tours, brought)
-        context.sidecar("", [(tours, to_part)], mark_part, PLACED, self.writes, removes=True)
+        home: list[tuple[StepRef, Prepare]] = [(tours, to_part)]
+        context.sidecar("", home, mark_part, PLACED, self.writes, removes=True, ignore=self.limits)
+
+    def _run_in_partitions(self, context: BarrierContext) -> None:
+        from longctx.order.stages_partitions import arrange_partitions
+
+        if (reason := self.needs_all()) is not None:
+            raise RunError(
+                f"{context.rows:,} documents are more than `one_place_up_to` "
+                f"({self.one_place_up_to:,}), and {reason}",
+                where=context.setting.stage,
+                remedy="take order.path, order.cluster_path, order.icp or order.splice with "
+                "`retriever: dense`, which are arranged in partitions; or raise `one_place_up_to` "
+                "where one worker can hold that many documents (their vectors and words, and 104 "
+                "bytes each)",
+            )
+        placed, home = arrange_partitions(self, context)
+        context.sidecar("", [(placed, home)], mark_part, PLACED, self.writes, removes=True)
 
     def _own_fields(self) -> tuple[str, ...]:
         return tuple(set(type(self).model_fields) - set(SemanticOrder.model_fields))
@@ -128,7 +165,7 @@ def neighbour_lists(
     named by `ignore` do not decide them.
     """
     ignored = tuple(ignore)
-    columns = ["doc_id", "embedding", *(n for n in _OPTIONAL.names if context.corpus.has(n))]
+    columns = ["doc_id", "embedding", *(n for n in OPTIONAL.names if context.corpus.has(n))]
     numbered = context.single(
         "documents",
         partial(_number, context.parts()),
@@ -155,10 +192,10 @@ def _number(parts: list[Part], setting: Setting) -> dict[str, Any]:
 
 def _described(part: Part) -> pa.Table:
     """Addresses and small columns of a part's living rows."""
-    known = [n for n in _OPTIONAL.names if n in part.columns()]
+    known = [n for n in OPTIONAL.names if n in part.columns()]
     table = part.table(["doc_id", *known])
     found = addressed(part, table)
-    for field in _OPTIONAL:
+    for field in OPTIONAL:
         column = table.column(field.name) if field.name in known else pa.nulls(len(table))
         found = found.append_column(field, column.cast(field.type))
     return found
@@ -180,7 +217,7 @@ def _filled(parts: list[Part], place: I64) -> tuple[Matrix, BoolArray]:
             rows = place[at : at + len(found)]
             matrix.rows[rows] = found
             norm = np.linalg.norm(found, axis=1)
-            usable[rows] = np.isfinite(found).all(axis=1) & (norm > _NO_VECTOR)
+            usable[rows] = np.isfinite(found).all(axis=1) & (norm > NO_VECTOR)
             at += len(found)
     return matrix or Matrix(0, 0), usable
 
@@ -208,46 +245,19 @@ def _arrange(
     setting: Setting,
 ) -> dict[str, Any]:
     """The tour table: every living document once, with its link or the reason why it left."""
-    from longctx.cluster.near_duplicates import prune_blocks
+    from longctx.cluster.lists import Searched
     from longctx.order import tours
+    from longctx.order.stages_seats import seat
 
     table, X = load_numbered(numbered)
-    n = table.num_rows
-    usable = np.flatnonzero(table.column("has_vector").to_numpy())
-    tokens = table.column("n_tokens").fill_null(0).to_numpy()
-    cover = table.column("emb_cover")
-    dup_cos = op.dup_cos if op.dup_action == "drop" else None
     cells = None if found.cells is None else load_cells(found.cells)
-    pruned = prune_blocks(
-        X,
-        partial(lists_in_blocks, found.lists),
-        tokens[usable],
-        max(2, op.graph_width()),  # two for the bound on adjacency
-        dup_cos,
-        None if cover.null_count == n else cover.fill_null(1).to_numpy()[usable],
-        cells,
-    )
-    graph = tours.graph_of(
-        X,
-        pruned,
-        usable,
-        tokens,
-        priorities(table.column("doc_key").to_numpy(), setting.seed),
-        everything=op.places_all(),
-        cells=cells,
-    )
-    arranged = op.arrange(graph, brought, setting)
-    placed = tours.tour_table(table.column("doc_id"), usable, pruned, graph, arranged, op.k)
-    for name in (ROW, PART):
-        placed = placed.add_column(0, name, table.column(name))
-    lonely = 0 if op.places_all() else n - len(usable)
-    figures = {
-        **tours.figures(graph, pruned, arranged, op.k),
-        "neighbour_recall": found.recall,
-        "bytes_per_document": round(pruned.nbytes / max(1, n), 1),
-        "warnings": tours.warnings(pruned.top1[:, None], dup_cos, lonely, n),
-    }
-    return {"tours.parquet": Stats.attach(placed, figures)}
+    searched = Searched(partial(lists_in_blocks, found.lists), cells, found.recall)
+    seated = seat(op, table, X, searched, brought, setting)
+    n = table.num_rows
+    lonely = 0 if op.places_all() else n - len(X)
+    dup_cos = op.dup_cos if op.dup_action == "drop" else None
+    warnings = tours.warnings(seated.top1[:, None], dup_cos, lonely, n)
+    return {"tours.parquet": Stats.attach(seated.table, {**seated.figures, "warnings": warnings})}
 
 
 def mark_part(base: pa.Table, brought: pa.Table, setting: Setting) -> pa.Table:

@@ -94,6 +94,11 @@ class OrderSplice(SemanticOrder):
     def places_all(self) -> bool:
         return self.retriever != "dense"
 
+    def needs_all(self) -> str | None:
+        if self.retriever == "dense":
+            return None
+        return f"`retriever: {self.retriever}` looks at all of them at once"
+
     def graph_width(self) -> int:
         looked_at = self.k_search if self.pool == "unused" else self.branches
         return max(self.k, looked_at) if self.retriever == "dense" else self.k

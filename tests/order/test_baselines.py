@@ -66,3 +66,15 @@ def test_a_random_order_is_packed(ray_local: int, tmp_path: Path):
     done = run_rows(tmp_path, rows, stages, seed=17)
     seen = [s["doc_id"] for w in done.windows() for s in w["segments"]]
     assert set(seen) == {r["id"] for r in rows}
+
+
+@pytest.mark.parametrize("op", ["order.random", "order.source"])
+def test_ranges_of_priority_change_no_order(ray_local: int, tmp_path: Path, op: str):
+    rows = eight("web", "arxiv", "web", "web", "arxiv", "code", "web", "arxiv")
+    whole = run_rows(tmp_path / "whole", rows, [{"op": op}], seed=17)
+    ranges = run_rows(tmp_path / "ranges", rows, [{"op": op, "one_place_up_to": 2}], seed=17)
+    assert ranges.rows(op) == whole.rows(op)
+    kept = ("documents", "tours")
+    found = (done.stage(op).steps["tours"] for done in (whole, ranges))
+    assert len({tuple(figures[k] for k in kept) for figures in found}) == 1
+    assert len(ranges.stage(op).steps) > len(whole.stage(op).steps)
