@@ -41,7 +41,8 @@ def fast_encoder(model: dict[str, Any]) -> Encode | None:
     """Encoder of normalised text for a parsed `tokenizer.json`; None where it has no such form.
 
     Strings of special tokens are plain text, other added tokens are taken whole: what `tokenizers`
-    does with `encode_special_tokens` set.
+    does with `encode_special_tokens` set. The encoder raises ValueError for a text on which its
+    regular expression would backtrack too far.
     """
     pattern = _pattern(model.get("pre_tokenizer"))
     vocabulary = _vocabulary(model) if pattern is not None else None
@@ -50,9 +51,12 @@ def fast_encoder(model: dict[str, Any]) -> Encode | None:
     import tiktoken
 
     numbers, added, ids = vocabulary
-    encoding = tiktoken.Encoding(
-        "tokenizer.json", pat_str=pattern, mergeable_ranks=numbers, special_tokens=added
-    )
+    try:
+        encoding = tiktoken.Encoding(
+            "tokenizer.json", pat_str=pattern, mergeable_ranks=numbers, special_tokens=added
+        )
+    except ValueError:  # a pattern that its engine cannot express
+        return None
     allowed = set(added)
 
     def encode(text: str) -> Ids:

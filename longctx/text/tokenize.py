@@ -219,7 +219,12 @@ class _JsonTokenizer:
         return encode if found == "equal" else None
 
     def _encode_fast(self, encode: Encode, text: str) -> Ids:
-        return encode(unicodedata.normalize("NFC", text) if self._normal_form == "NFC" else text)
+        try:
+            return encode(
+                unicodedata.normalize("NFC", text) if self._normal_form == "NFC" else text
+            )
+        except ValueError:  # its regular expression would backtrack too far
+            return self._encode([text])[0]
 
     def _id_of(self, token: Any) -> int | None:
         content = token.get("content") if isinstance(token, dict) else token

@@ -1,6 +1,7 @@
 """The parts of the speed benches that need neither a clock nor Ray."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -112,18 +113,17 @@ def test_a_vocabulary_of_tiktoken_as_tokenizer_json(tmp_path: Path):
     from longctx.text.tokenize import load_tokenizer
 
     letters = {bytes([b]): b for b in range(256)}
-    learnt = [b"th", b"the", b" the", b"in", b"ing", b"\n\n", b" d", b"lo"]
+    learnt = [b"th", b"the", b" the", b"in", b"ing", b"\n\n", b" d", b"lo", b"xyzzy"]
     encoding = tiktoken.Encoding(
         "small",
         pat_str=r"\s?\p{L}+|\s+|[^\s\p{L}]+",
         mergeable_ranks=letters | {token: 256 + i for i, token in enumerate(learnt)},
-        special_tokens={"<|endoftext|>": 264},
+        special_tokens={"<|endoftext|>": 265},
     )
     assert vocabulary.last_merge(b" the", 258, encoding._mergeable_ranks) == (b" ", b"the")
+    assert vocabulary.last_merge(b"xyzzy", 264, encoding._mergeable_ranks) is None
     tokenizer = load_tokenizer(str(vocabulary.write_json(encoding, tmp_path)))
-    import unicodedata
-
-    texts = [unicodedata.normalize("NFC", text) for text in PROBES]
+    texts = [unicodedata.normalize("NFC", text) for text in (*PROBES, "xyzzy xyzzy xyzzyx")]
     assert [i.tolist() for i in tokenizer.by_tokenizers(texts)] == [
         encoding.encode(text, disallowed_special=()) for text in texts
     ]

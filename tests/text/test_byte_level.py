@@ -147,6 +147,26 @@ def test_merges_in_another_order_than_ids_give_the_same_ids(tmp_path):
     assert [f.tolist() for f in fast] == [s.tolist() for s in slow]
 
 
+def test_a_pattern_that_only_tokenizers_knows_is_left_to_it(tmp_path, monkeypatch):
+    import tiktoken
+
+    def refuse(*args, **fields):
+        raise ValueError("error in the regular expression")
+
+    monkeypatch.setattr(tiktoken, "Encoding", refuse)
+    assert not load_tokenizer(str(trained(tmp_path / "model"))).accelerated
+
+
+def test_a_text_that_the_fast_encoder_gives_up_on_is_encoded_all_the_same(tmp_path):
+    tokenizer = load_tokenizer(str(trained(tmp_path / "model", pre_tokenizer=split(QWEN))))
+    assert tokenizer.accelerated
+    text = " " * 1_000_000 + "x"
+    with pytest.raises(ValueError, match="stack size"):
+        tokenizer._fast(text)
+    found = tokenizer._encode_fast(tokenizer._fast, text)
+    assert found.tolist() == tokenizer._encode([text])[0].tolist()
+
+
 def test_the_comparison_is_made_once_for_a_fingerprint(tmp_path, monkeypatch):
     folder = trained(tmp_path / "model")
     made = []
