@@ -6,7 +6,7 @@ DEMO := demo
 RECIPE := jobs/recipes/demo.yaml
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo compare-orders lint test test-rooms test-whole test-readers test-faults test-all audit bench bench-minhash bench-minhash-peers bench-order bench-order-scale bench-order-partitions bench-pack-plan bench-pipeline calibrate clean
+.PHONY: help setup demo compare-orders lint test test-rooms test-whole test-readers test-faults test-all audit bench bench-minhash bench-minhash-peers bench-order bench-order-scale bench-order-partitions bench-embed bench-semantic bench-pack bench-pack-plan bench-pipeline calibrate clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -55,7 +55,7 @@ test-all: test test-readers test-faults  ## everything
 audit: setup  ## pins, licences and known vulnerabilities of all dependencies (asks a service)
 	$(BIN)/python -m jobs.audit
 
-bench: bench-minhash bench-order bench-order-partitions bench-pack-plan  ## all benchmarks
+bench: bench-minhash bench-embed bench-semantic bench-pack bench-order bench-order-partitions bench-pack-plan  ## all benchmarks
 
 bench-minhash: setup  ## signatures: MB/s per core, against datasketch
 	$(BIN)/python -m jobs.bench.minhash --write
@@ -71,6 +71,15 @@ bench-order-scale: setup  ## order.path at 1,000,000 documents (half an hour; no
 
 bench-order-partitions: setup  ## order.path in partitions against one place, 20,000 documents
 	$(BIN)/python -m jobs.bench.order_partitions --write
+
+bench-embed: setup  ## the stage embed against its model alone and SentenceTransformer.encode
+	$(BIN)/python -m jobs.bench.embed --write
+
+bench-semantic: setup  ## k-means and SemDeDup against bare FAISS
+	$(BIN)/python -m jobs.bench.semantic --write
+
+bench-pack: setup  ## text to written windows against the bare encoder
+	$(BIN)/python -m jobs.bench.pack_text --write
 
 bench-pack-plan: setup  ## packing: figures against the published ones, look-ahead, tokens/s
 	$(BIN)/python -m jobs.bench.pack --write
