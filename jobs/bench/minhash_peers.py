@@ -73,6 +73,9 @@ def main(argv: list[str] | None = None) -> int:
             tools.append(name)
     runs, failed = measure(tools, args.corpus, truths, args.cores)
     absent |= failed
+    if own := absent.get(OURS) or absent.get(WARM):
+        print(f"dedup.minhash itself: {own}", file=sys.stderr)
+        return 2
     judged = {
         name: judge(read_pairs(folder / "pairs.parquet"), _of(runs, name))
         for name, folder in truths.items()

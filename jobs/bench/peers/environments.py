@@ -30,7 +30,8 @@ def install(name: str) -> str | None:
     command = [*pip, "-r", str(requirements)]
     made = subprocess.run(command, capture_output=True, text=True)
     if made.returncode:
-        return (made.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        said = made.stderr.strip().splitlines() or ["pip gave no reason"]
+        return next((line for line in said if line.startswith("ERROR")), said[-1])
     done.write_text(requirements.read_text())
     return None
 
