@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
+from longctx.ids import U64
 from longctx.pack.frame import I64, Placement
 from longctx.pack.similarity import window_borders
 from longctx.pack.windows import shuffle_key, window_id
@@ -28,12 +29,30 @@ def window_numbers(
     if seed is None:
         number = np.arange(windows)
     else:
-        names = doc_ids.take(pa.array(placement.document)).to_pylist()
-        sizes = (placement.end - placement.start).tolist()
-        start = placement.start if origin is None else placement.start + origin[placement.document]
-        rows = list(zip(names, start.tolist(), sizes, strict=True))
-        ids = [window_id(rows[first:stop]) for first, stop in pairwise(borders.tolist())]
+        ids = _ids(placement, borders, doc_ids, origin)
         order = np.lexsort((np.asarray(ids, dtype=str), shuffle_key(ids, seed)))
         number = np.empty(windows, dtype=np.int64)
         number[order] = np.arange(windows)
     return np.repeat(number, np.diff(borders)).astype(np.int64)
+
+
+def window_keys(
+    placement: Placement, doc_ids: pa.ChunkedArray, seed: int, origin: I64 | None = None
+) -> U64:
+    """The `shuffle_key` of the window of each row of a placement, uint64[rows].
+
+    Windows sorted by it are in the order of `window_numbers`, without all of them being at hand.
+    """
+    borders = window_borders(placement.window)
+    keys = shuffle_key(_ids(placement, borders, doc_ids, origin), seed)
+    return np.repeat(keys, np.diff(borders))
+
+
+def _ids(
+    placement: Placement, borders: I64, doc_ids: pa.ChunkedArray, origin: I64 | None
+) -> list[str]:
+    names = doc_ids.take(pa.array(placement.document)).to_pylist()
+    sizes = (placement.end - placement.start).tolist()
+    start = placement.start if origin is None else placement.start + origin[placement.document]
+    rows = list(zip(names, start.tolist(), sizes, strict=True))
+    return [window_id(rows[first:stop]) for first, stop in pairwise(borders.tolist())]

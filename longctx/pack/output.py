@@ -86,7 +86,8 @@ class Fill:
         number = name.rpartition("-")[2]
         if rows is None or rows.num_rows == 0:
             return {"stats": {}, "formats": {}}
-        rows = rows.sort_by([("window", "ascending"), ("seq", "ascending")]).combine_chunks()
+        known = [n for n in ("key", "window", "seq") if n in rows.column_names]
+        rows = rows.sort_by([(n, "ascending") for n in known]).combine_chunks()
         placement, documents = _documents(rows)
         matrix = _vectors(rows)
         similar = None

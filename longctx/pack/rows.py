@@ -60,6 +60,14 @@ def stream_rows(documents: pa.Table, where: str) -> pa.Table:
             "is_span": np.arange(len(document)) >= len(own),
         }
     )
+    return in_tour_order(documents, rows, where)
+
+
+def in_tour_order(documents: pa.Table, rows: pa.Table, where: str) -> pa.Table:
+    """Rows of the stream sorted by their places. Raises RunError for a place that is taken twice.
+
+    `document` of `rows` is the row of `documents`, which has `doc_id`.
+    """
     rows = rows.sort_by([(name, "ascending") for name in _KEYS]).combine_chunks()
     _assert_single(documents, rows, where)
     return rows

@@ -1,7 +1,8 @@
 """`pack` on the engine: plan on lengths, send token spans to their shard, write windows once.
 
-The plan is one process over lengths and addresses (`stages_plan`); it says which span of which
-document lies where and in which order the windows are written. Every part then cuts its spans
+The plan is one process over lengths and addresses (`stages_plan`), or blocks of the order where
+there are too many documents (`stages_blocks`); it says which span of which document lies where and
+in which order the windows are written. Every part then cuts its spans
 (`stages_spans`), an exchange brings them to their shard, and the shard is assembled, audited and
 written in every format of the output. Windows of several lengths are one plan and one exchange for
 each length, and lie in folders of their own.
@@ -18,8 +19,9 @@ from longctx.engine.barrier import BarrierContext
 from longctx.engine.corpus import ROW
 from longctx.engine.op import DROP_REASON, Barrier, Setting
 from longctx.engine.steps import StepRef
-from longctx.pack.stages_plan import make_plan, sentences
-from longctx.pack.stages_spans import SPANS, cut_spans, to_shard
+from longctx.pack.stages_blocks import cut_and_count, plan_blocks, plan_stats
+from longctx.pack.stages_plan import Frame, make_plan, sentences
+from longctx.pack.stages_spans import SPANS, cut_spans, to_shard, to_shard_by_key
 
 _SHARD_TOKENS = 2**24
 _Tokens = Annotated[int, Field(ge=1, le=2**24)]
@@ -53,6 +55,9 @@ class Pack(Barrier):
     `prefix` begins it; both are token ids. Windows are shuffled after packing (`shuffle_windows`),
     documents never. `reserve` leaves that many tokens of every window free: with 1, Megatron's
     files end each window with EOD, so that no loss crosses windows.
+
+    More than `one_place_up_to` documents are planned in blocks of consecutive ones: no window holds
+    documents of two blocks.
     """
 
     op: Literal["pack"]
@@ -75,6 +80,7 @@ class Pack(Barrier):
     inner_order: Literal["tour", "reverse", "shuffle"] = "tour"
     shuffle_windows: bool = True
     shard_tokens: int = Field(_SHARD_TOKENS, ge=1)
+    one_place_up_to: int = Field(5_000_000, ge=1)
 
     summary: ClassVar[str] = "pack tours into windows and write them"
     source: ClassVar[str] = (
@@ -87,6 +93,7 @@ class Pack(Barrier):
     code_version: ClassVar[int] = 2
     rate_mb_s: ClassVar[float] = 20.0
     exchange_bytes_per_row: ClassVar[int] = 9000
+    limits: ClassVar[frozenset[str]] = frozenset({"one_place_up_to"})
     reads: ClassVar[tuple[str, ...]] = ("tour_id", "rank")
 
     @model_validator(mode="after")
@@ -161,19 +168,30 @@ class Pack(Barrier):
                 columns=["text"],
                 ignore=set(Pack.model_fields) - {"op"},
             )
-        plan = self._plan(context)
         optional = [c for c in ("embedding",) if context.corpus.has(c)]
+        columns = ["doc_id", "source", "license", "tokens", *optional]
+        frame = framing(self, context.setting)
+        plan = self._plan(context, frame)
+        if self._in_blocks(context):
+            rule, columns = partial(cut_and_count, frame, plan), [*columns, "n_tokens"]
+        else:
+            rule = partial(cut_spans, frame, plan)
         spans = context.per_part(
-            "spans",
-            partial(cut_spans, framing(self, context.setting), plan),
-            ["doc_id", "source", "license", "tokens", *optional],
-            inputs=[plan],
+            "spans", rule, columns, inputs=[plan], ignore=self._unreached(context)
         )
+        if self._in_blocks(context):
+            context.step_stats["plan"] = plan_stats(self, context)
         self._write(context, spans)
 
-    def _plan(self, context: BarrierContext) -> StepRef:
+    def _in_blocks(self, context: BarrierContext) -> bool:
+        return context.rows > self.one_place_up_to
+
+    def _unreached(self, context: BarrierContext) -> frozenset[str]:
+        """Limits that decide nothing, because there are fewer documents."""
+        return frozenset() if self._in_blocks(context) else self.limits
+
+    def _plan(self, context: BarrierContext, frame: Frame) -> StepRef:
         """The step `plan`, after the ends of sentences in documents that it may cut."""
-        frame = framing(self, context.setting)
         cuts = []
         if self.split_at == "sentence":
             shortest = min(self.windows) - self.reserve - sum(map(len, frame))
@@ -186,27 +204,34 @@ class Pack(Barrier):
         wanted = ["spans"] + ["embedding"] * self.compares()
         columns = ["doc_id", "tour_id", "rank", "n_tokens", "source", "license"]
         columns += [c for c in wanted if context.corpus.has(c)]
+        if self._in_blocks(context):
+            return plan_blocks(self, context, frame, columns, cuts)
         rule = partial(make_plan, self, frame, context.parts(), columns, cuts)
-        return context.single("plan", rule, cuts, columns=columns)
+        return context.single("plan", rule, cuts, columns=columns, ignore=self.limits)
 
     def _write(self, context: BarrierContext, spans: StepRef) -> None:
         """The windows of every length, then what vouches for them."""
         from longctx.pack import audit, output
 
         stats, setting = context.step_stats["plan"], context.setting
+        shuffled = self._in_blocks(context) and self.shuffle_windows
         written = {}
         for length in self.windows:
             target = stats["targets"][str(length)]
             step = "windows" if self.lengths is None else f"windows-{length}"
             own = replace(setting, output=self.folder(setting.output, length))
+            to = partial(to_shard, length, target["windows_per_shard"])
+            if shuffled:
+                to = partial(to_shard_by_key, length, max(1, target["shards"]))
             context.exchange(
                 step,
-                [(spans, partial(to_shard, length, target["windows_per_shard"]))],
+                [(spans, to)],
                 _unused,
                 SPANS,
                 buckets=max(1, target["shards"]),
                 work=output.Fill(own, length, own.output),
                 depends=[sorted({*setting.formats}), own.output],
+                ignore=self._unreached(context),
             )
             written[length] = own, context.step_commits[step]
         if context.dry:

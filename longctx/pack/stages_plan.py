@@ -2,9 +2,12 @@
 
 Reads every part's small columns, lays documents and spans in the order of the tours, deals them to
 the window lengths, packs each length, numbers its windows, and writes for every part which spans of
-its documents go to which window. About 60 bytes a document; rules that compare documents hold their
-vectors too (float32, twice while they are put in order). Long documents' sentence ends come from a
-step of their own, because only parts hold text.
+its documents go to which window. Long documents' sentence ends come from a step of their own,
+because only parts hold text.
+
+What the process holds: 60 bytes a document; rules that compare documents hold their vectors too
+(8·d bytes a document: float32, twice while they are put in order). Above `one_place_up_to`
+documents the plan is made in blocks (`stages_blocks.py`).
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,9 +32,11 @@ I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 Frame = tuple[list[int], list[int]]
 _ENDS = pa.schema([(ROW, pa.int32()), ("ends", pa.list_(pa.int64()))])
+# How the placements of a part are sorted.
+IN_PART = (ROW, "origin", "start")
 
 
-class _Stream(NamedTuple):
+class Stream(NamedTuple):
     """What is packed, in the order of the tours.
 
     `rows` of `pack.rows`, framed `lengths` int64[n], `tour` numbers int32[n]; sentence `ends` and
@@ -44,11 +49,11 @@ class _Stream(NamedTuple):
     ends: "SentenceEnds | None"
     vectors: F32 | None
 
-    def of(self, at: I64) -> "_Stream":
+    def of(self, at: I64) -> "Stream":
         """Some rows of the stream, in its order."""
         ends = None if self.ends is None else self.ends.take(at)
         known = None if self.vectors is None else self.vectors[at]
-        return _Stream(self.rows.take(pa.array(at)), self.lengths[at], self.tour[at], ends, known)
+        return Stream(self.rows.take(pa.array(at)), self.lengths[at], self.tour[at], ends, known)
 
 
 def sentences(longest: int, part: Part, setting: Setting) -> pa.Table:
@@ -89,7 +94,7 @@ def make_plan(
     rows = stream_rows(documents, setting.stage)
     prefix, separator = (len(ids) for ids in frame)
     document = rows.column("document").to_numpy()
-    stream = _Stream(
+    stream = Stream(
         rows,
         framed_lengths(rows.column("size").to_numpy(), prefix, separator),
         tour_numbers(rows),
@@ -97,28 +102,25 @@ def make_plan(
         matrix[document] if matrix is not None else None,
     )
     del matrix
-    target = _dealt(op, stream.lengths, setting.seed)
-    placed, sums, targets = [], [], {}
-    for k, length in enumerate(op.windows):
-        at = np.flatnonzero(target == k)
-        table, own, more = _packed(op, stream.of(at), length, separator, documents, setting.seed)
-        placed.append(table)
-        sums.append(own)
-        targets[str(length)] = {**own, **more}
-    _add_shares(op, targets)
-    total = audit.merge(sums)
+    packed = planned(op, stream, documents, separator, setting.seed)
+    targets = {
+        str(length): {**p.sums, **shards(op, length, p.windows), "choice": p.choice}
+        for length, p in packed.items()
+    }
+    add_shares(op, targets)
+    total = audit.merge(p.sums for p in packed.values())
     audit.assert_conserved(total)
+    every = pa.concat_tables([p.table for p in packed.values()])
     inside = np.zeros(documents.num_rows, dtype=bool)
-    every = pa.concat_tables(placed)
     inside[every.column("document").to_numpy()] = True
     stats = {
         **total,
-        **_account(documents, inside),
+        **account(documents, inside),
         "span_rows": int(pc.sum(rows.column("is_span")).as_py() or 0),
         "targets": targets,
-        "warnings": _warnings(op, stream.vectors is not None),
+        "warnings": warnings(op, stream.vectors is not None),
     }
-    order = [(n, "ascending") for n in (PART, ROW, "origin", "start")]
+    order = [(n, "ascending") for n in (PART, *IN_PART)]
     return _by_part(every.drop_columns(["document"]).sort_by(order), len(parts), stats)
 
 
@@ -162,13 +164,50 @@ def _dealt(op: "Pack", lengths: I64, seed: int) -> I64:
     return deal(lengths, rooms, [w.share for w in op.lengths], seed, stretch)
 
 
+class Packed(NamedTuple):
+    """The windows of one length: a row for each placed span, sums that add up over lengths and
+    blocks, the number of windows, and what the look-ahead was chosen by."""
+
+    table: pa.Table
+    sums: dict[str, Any]
+    windows: int
+    choice: dict[str, Any] | None
+
+
+def planned(
+    op: "Pack",
+    stream: Stream,
+    documents: pa.Table,
+    separator: int,
+    seed: int,
+    *,
+    block: bool = False,
+) -> dict[int, Packed]:
+    """The windows of every length of a stream, whose rows are of `documents`.
+
+    `window` is the number under which a window is written. Of a `block` of a longer stream it is
+    the number in the order of packing, and where windows are shuffled they are sorted by `key`.
+    """
+    target = _dealt(op, stream.lengths, seed)
+    found = {}
+    for k, length in enumerate(op.windows):
+        at = np.flatnonzero(target == k)
+        found[length] = _packed(op, stream.of(at), length, separator, documents, seed, block)
+    return found
+
+
 def _packed(
-    op: "Pack", stream: _Stream, length: int, separator: int, documents: pa.Table, seed: int
-) -> tuple[pa.Table, dict[str, Any], dict[str, Any]]:
-    """Windows of one length: placed spans, sums that add up over lengths, and the rest."""
+    op: "Pack",
+    stream: Stream,
+    length: int,
+    separator: int,
+    documents: pa.Table,
+    seed: int,
+    block: bool,
+) -> Packed:
     from longctx.pack import audit
     from longctx.pack.inner import inner_order
-    from longctx.pack.numbering import window_numbers
+    from longctx.pack.numbering import window_keys, window_numbers
 
     rows = stream.rows
     plan, choice = _strategy(op, stream, length - op.reserve, separator)
@@ -177,7 +216,8 @@ def _packed(
     in_documents = rows.column("document").to_numpy()
     origin = rows.column("origin").to_numpy()
     doc_ids = documents.column("doc_id").take(pa.array(in_documents))
-    number = window_numbers(placement, doc_ids, seed if op.shuffle_windows else None, origin)
+    shuffled = seed if op.shuffle_windows and not block else None
+    number = window_numbers(placement, doc_ids, shuffled, origin)
     document = in_documents[placement.document]
     address = documents.select([PART, ROW]).take(pa.array(document))
     first = np.diff(placement.window, prepend=-1) != 0
@@ -198,18 +238,20 @@ def _packed(
             "length": stream.lengths[placement.document],
         }
     )
+    if block and op.shuffle_windows:
+        table = table.append_column("key", pa.array(window_keys(placement, doc_ids, seed, origin)))
+    counted = audit.placement_partial(placement, stream.lengths, length - op.reserve)
+    return Packed(table, {**plan.counts, **counted}, len(starts), choice)
+
+
+def shards(op: "Pack", length: int, windows: int) -> dict[str, int]:
+    """Into how many files windows of a length go, and how many to each."""
     per_shard = max(1, op.shard_tokens // length)
-    windows = len(starts)
-    sums = {
-        **plan.counts,
-        **audit.placement_partial(placement, stream.lengths, length - op.reserve),
-    }
-    more = {"shards": -(-windows // per_shard), "windows_per_shard": per_shard, "choice": choice}
-    return table, sums, more
+    return {"shards": -(-windows // per_shard), "windows_per_shard": per_shard}
 
 
 def _strategy(
-    op: "Pack", stream: _Stream, room: int, separator: int
+    op: "Pack", stream: Stream, room: int, separator: int
 ) -> tuple["Plan", dict[str, Any] | None]:
     """The plan by the op's strategy, and what the look-ahead was chosen by."""
     from longctx.pack.lookahead import plan_look_ahead
@@ -232,7 +274,7 @@ def _strategy(
     )
 
 
-def _add_shares(op: "Pack", targets: dict[str, dict[str, Any]]) -> None:
+def add_shares(op: "Pack", targets: dict[str, dict[str, Any]]) -> None:
     """What share of the tokens every length was asked to take, and took."""
     if op.lengths is None:
         return
@@ -243,7 +285,7 @@ def _add_shares(op: "Pack", targets: dict[str, dict[str, Any]]) -> None:
         found["share_reached"] = found["tokens_in"] / total if total else 0.0
 
 
-def _warnings(op: "Pack", compared: bool) -> dict[str, int]:
+def warnings(op: "Pack", compared: bool) -> dict[str, int]:
     if not op.compares() or compared:
         return {}
     return {
@@ -252,7 +294,7 @@ def _warnings(op: "Pack", compared: bool) -> dict[str, int]:
     }
 
 
-def _account(documents: pa.Table, inside: npt.NDArray[np.bool_]) -> dict[str, Any]:
+def account(documents: pa.Table, inside: npt.NDArray[np.bool_]) -> dict[str, Any]:
     """Which documents are in windows and which are not, for conservation and the report."""
     text = documents.column("n_tokens").fill_null(0).to_numpy()
     reasons = np.where(text == 0, "no_tokens", "not_placed").astype(object)

@@ -8,10 +8,9 @@ import pyarrow.compute as pc
 from longctx.engine.corpus import ROW, Part
 from longctx.engine.op import Setting
 from longctx.engine.rows import as_binary, vectors
-from longctx.engine.steps import BUCKET, StepRef, read_table
+from longctx.engine.steps import BUCKET, StepRef, bucket_of, read_table
 
 I64 = npt.NDArray[np.int64]
-_PLACED = ["target", "window", "seq", "tour_id", "origin", "start", "end", "length"]
 SPANS = pa.schema(
     [
         ("target", pa.int32()),
@@ -29,17 +28,19 @@ SPANS = pa.schema(
         ("vector", pa.large_binary()),
     ]
 )
+# With what windows are sorted by, where the plan was made in blocks and they are shuffled.
+_KEYED = SPANS.append(pa.field("key", pa.uint64()))
 
 
 def cut_spans(
     frame: tuple[list[int], list[int]], plan: StepRef, part: Part, setting: Setting
 ) -> pa.Table:
     """Token spans of a part's documents, each with the window it goes to; `frame` in ids."""
-    ref = next(f for f in plan.files if f.name.endswith(f"/{part.index:06d}.parquet"))
-    placed = read_table(plan.run_dir, ref)
+    placed = read_table(plan.run_dir, plan.files[part.index])
+    schema = _KEYED if "key" in placed.column_names else SPANS
     embedded = ["embedding"] if "embedding" in part.columns() else []
     rows = placed.column(ROW).to_numpy()
-    found = [SPANS.empty_table()]
+    found = [schema.empty_table()]
     for table in part.groups(["doc_id", "source", "license", "tokens", *embedded]):
         here = table.column(ROW).to_numpy()
         if not len(here):
@@ -53,11 +54,10 @@ def cut_spans(
             if embedded
             else pa.nulls(len(at), pa.large_binary())
         )
-        columns = {n: own.column(n) for n in _PLACED} | {
-            n: taken.column(n) for n in taken.column_names
-        }
+        columns = {n: own.column(n) for n in own.column_names if n in schema.names}
+        columns |= {n: taken.column(n) for n in taken.column_names}
         columns |= {"tokens": _cut(table, own, at, *frame), "vector": vector}
-        found.append(pa.table(columns).select(SPANS.names).cast(SPANS))
+        found.append(pa.table(columns).select(schema.names).cast(schema))
     return pa.concat_tables(found)
 
 
@@ -84,3 +84,9 @@ def to_shard(target: int, per_shard: int, table: pa.Table, setting: Setting) -> 
     table = table.filter(pc.equal(table.column("target"), target))
     shard = table.column("window").to_numpy() // per_shard
     return table.append_column(BUCKET, pa.array(shard, pa.int32()))
+
+
+def to_shard_by_key(target: int, shards: int, table: pa.Table, setting: Setting) -> pa.Table:
+    """The same where windows are sorted by `key`: each shard has an equal range of keys."""
+    table = table.filter(pc.equal(table.column("target"), target))
+    return table.append_column(BUCKET, bucket_of(table.column("key").to_numpy(), shards))
