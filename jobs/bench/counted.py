@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = "LONGCTX_BENCH_COUNTED"
+# Workers import this module before they know the driver's path.
+_ROOT = Path(__file__).parents[2]
 
 
 def start(folder: Path, num_cpus: int = 2) -> None:
@@ -25,7 +27,10 @@ def start(folder: Path, num_cpus: int = 2) -> None:
         num_cpus=num_cpus,
         include_dashboard=False,
         log_to_driver=False,
-        runtime_env={"worker_process_setup_hook": watch, "env_vars": {FOLDER: str(folder)}},
+        runtime_env={
+            "worker_process_setup_hook": watch,
+            "env_vars": {FOLDER: str(folder), "PYTHONPATH": str(_ROOT)},
+        },
     )
 
 

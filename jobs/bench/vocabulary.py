@@ -1,6 +1,5 @@
 """The embedded vocabulary as a `tokenizer.json`, so that both programs can be compared on it."""
 
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +7,18 @@ from longctx.text.byte_level import spelled
 
 
 def write_json(encoding: Any, folder: Path) -> Path:
-    """Write a tiktoken encoding as a byte-level BPE with NFC; a token's merge is its last one.
+    """Write a tiktoken encoding as a byte-level BPE with NFC.
 
-    Some vocabularies hold words that no merges lead to; both programs take them where they are a
-    whole piece of text.
+    tiktoken joins any two tokens whose joint is one, so every such pair is a merge. A token that no
+    merges lead to is taken where it is a whole piece of text.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
     from tokenizers import pre_tokenizers as pre
 
     ranks: dict[bytes, int] = encoding._mergeable_ranks
     vocabulary = {spelled(token): rank for token, rank in ranks.items()}
-    joined = sorted((rank, token) for token, rank in ranks.items() if len(token) > 1)
-    found = (last_merge(token, rank, ranks) for rank, token in joined)
-    merges = [(spelled(pair[0]), spelled(pair[1])) for pair in found if pair is not None]
+    joined = sorted(ranks, key=ranks.__getitem__)
+    merges = [(spelled(a), spelled(b)) for token in joined for a, b in pairs(token, ranks)]
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=True))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre.Sequence(
@@ -37,13 +35,8 @@ def write_json(encoding: Any, folder: Path) -> Path:
     return folder
 
 
-def last_merge(token: bytes, rank: int, ranks: dict[bytes, int]) -> tuple[bytes, bytes] | None:
-    """The two tokens that byte pair encoding joins to this one at last; None if it never does."""
-    parts = [token[i : i + 1] for i in range(len(token))]
-    while len(parts) > 2:
-        joints = [ranks.get(a + b, rank) for a, b in pairwise(parts)]
-        at = joints.index(min(joints))
-        if joints[at] >= rank:
-            return None
-        parts[at : at + 2] = [parts[at] + parts[at + 1]]
-    return parts[0], parts[1]
+def pairs(token: bytes, ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
+    """All pairs of tokens that join to this one, by their ranks."""
+    cuts = ((token[:i], token[i:]) for i in range(1, len(token)))
+    known = [(a, b) for a, b in cuts if a in ranks and b in ranks]
+    return sorted(known, key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))

@@ -120,8 +120,9 @@ def test_a_vocabulary_of_tiktoken_as_tokenizer_json(tmp_path: Path):
         mergeable_ranks=letters | {token: 256 + i for i, token in enumerate(learnt)},
         special_tokens={"<|endoftext|>": 265},
     )
-    assert vocabulary.last_merge(b" the", 258, encoding._mergeable_ranks) == (b" ", b"the")
-    assert vocabulary.last_merge(b"xyzzy", 264, encoding._mergeable_ranks) is None
+    assert vocabulary.pairs(b" the", encoding._mergeable_ranks) == [(b" ", b"the")]
+    assert vocabulary.pairs(b"ing", encoding._mergeable_ranks) == [(b"in", b"g")]
+    assert vocabulary.pairs(b"xyzzy", encoding._mergeable_ranks) == []
     tokenizer = load_tokenizer(str(vocabulary.write_json(encoding, tmp_path)))
     texts = [unicodedata.normalize("NFC", text) for text in (*PROBES, "xyzzy xyzzy xyzzyx")]
     assert [i.tolist() for i in tokenizer.by_tokenizers(texts)] == [
