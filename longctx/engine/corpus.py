@@ -239,9 +239,17 @@ def parquet_groups(tables: list[pa.Table], schema: pa.Schema | None = None) -> b
     buffer = io.BytesIO()
     schema = schema or tables[0].schema
     # Tokens, vectors and their bytes do not repeat: looking for a dictionary costs and finds none.
+    # Texts do not either, and dictionary and bounds would hold each of them four more times.
+    texts = [f.name for f in schema if pa.types.is_large_string(f.type)]
     repeating = [f.name for f in schema if not (pa.types.is_nested(f.type) or _is_bytes(f.type))]
+    bounded = [n for n in schema.names if n not in texts] if texts else True
     with pq.ParquetWriter(
-        buffer, schema, compression="zstd", write_page_checksum=True, use_dictionary=repeating
+        buffer,
+        schema,
+        compression="zstd",
+        write_page_checksum=True,
+        use_dictionary=[n for n in repeating if n not in texts],
+        write_statistics=bounded,
     ) as writer:
         for table in tables:
             writer.write_table(table, row_group_size=max(1, table.num_rows))

@@ -133,7 +133,8 @@ def _lines(raw: BinaryIO, url: str) -> Iterator[bytes | Bad]:
     try:
         for line in _stream(raw, url):
             number += 1
-            yield line.rstrip(b"\r\n")
+            line = line.rstrip(b"\r\n")  # the longer one must not wait for the next
+            yield line
     except _BROKEN as error:
         detail = f"the compressed stream breaks off after line {number}: {error}"
         yield bad(f"{url}:{number + 1}", "broken_stream", detail)
