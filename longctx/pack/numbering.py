@@ -14,6 +14,8 @@ from longctx.pack.frame import I64, Placement
 from longctx.pack.similarity import window_borders
 from longctx.pack.windows import shuffle_key, window_id
 
+_AT_ONCE = 4096
+
 
 def window_numbers(
     placement: Placement, doc_ids: pa.ChunkedArray, seed: int | None, origin: I64 | None = None
@@ -51,8 +53,14 @@ def window_keys(
 def _ids(
     placement: Placement, borders: I64, doc_ids: pa.ChunkedArray, origin: I64 | None
 ) -> list[str]:
-    names = doc_ids.take(pa.array(placement.document)).to_pylist()
-    sizes = (placement.end - placement.start).tolist()
+    """The id of each window; some thousand windows at a time, because rows become Python values."""
     start = placement.start if origin is None else placement.start + origin[placement.document]
-    rows = list(zip(names, start.tolist(), sizes, strict=True))
-    return [window_id(rows[first:stop]) for first, stop in pairwise(borders.tolist())]
+    size = placement.end - placement.start
+    ids: list[str] = []
+    for at in range(0, len(borders) - 1, _AT_ONCE):
+        cut = borders[at : at + _AT_ONCE + 1]
+        held = slice(cut[0], cut[-1])
+        names = doc_ids.take(pa.array(placement.document[held])).to_pylist()
+        rows = list(zip(names, start[held].tolist(), size[held].tolist(), strict=True))
+        ids += [window_id(rows[i:j]) for i, j in pairwise((cut - cut[0]).tolist())]
+    return ids

@@ -87,7 +87,7 @@ class Pack(Barrier):
         "concat: ICP 2310.10638 and others; best_fit: 2404.10830; window: longctx"
     )
     cost: ClassVar[str] = (
-        "tokens move once; plan about 60 bytes a document in one process, and their vectors "
+        "tokens move once; plan about 450 bytes a document in one process, and their vectors "
         "(float32) where a rule compares documents"
     )
     code_version: ClassVar[int] = 2

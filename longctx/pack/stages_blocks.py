@@ -6,7 +6,7 @@ their blocks; each block is planned as a whole order would be (`stages_plan.py`)
 go to the parts whose tokens they name. Windows are numbered block by block, and shuffled by sorting
 every shard by the windows' hashes, so no process sees all of them.
 
-What one process holds: a block, 200 bytes a document while it is planned, and 12·d where documents
+What one process holds: a block, 450 bytes a document while it is planned, and 12·d where documents
 of d dimensions are compared; one part elsewhere; the sample, 1,024 places a block. Costs against
 one plan over all: at the end of each block one window of every length may be filled in part,
 `drop_last` drops one of each block, the look-ahead is chosen for each block, shares of `lengths`

@@ -5,9 +5,9 @@ the window lengths, packs each length, numbers its windows, and writes for every
 its documents go to which window. Long documents' sentence ends come from a step of their own,
 because only parts hold text.
 
-What the process holds: 60 bytes a document; rules that compare documents hold their vectors too
-(8·d bytes a document: float32, twice while they are put in order). Above `one_place_up_to`
-documents the plan is made in blocks (`stages_blocks.py`).
+What the process holds: 450 bytes a document at most, while windows are numbered; rules that compare
+documents hold their vectors too (8·d bytes: float32, twice while they are put in order). Above
+`one_place_up_to` documents the plan is made in blocks (`stages_blocks.py`).
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -57,7 +58,7 @@ def test_windows_are_counted_over_blocks():
     assert window_starts({0: 3, 2: 4}, 4).tolist() == [0, 3, 3, 7]
 
 
-def test_keys_sort_windows_as_their_numbers_do():
+def test_keys_sort_windows_as_their_numbers_do(monkeypatch: pytest.MonkeyPatch):
     window = np.repeat(np.arange(50), 2)
     rows = np.arange(100)
     placement = Placement(window, rows, np.zeros(100, np.int64), np.full(100, 5))
@@ -69,3 +70,5 @@ def test_keys_sort_windows_as_their_numbers_do():
     )
     whole, part = placement, Placement(*(c[40:] for c in vars(placement).values()))
     np.testing.assert_array_equal(window_keys(part, ids, 7), window_keys(whole, ids, 7)[40:])
+    monkeypatch.setattr("longctx.pack.numbering._AT_ONCE", 7)
+    np.testing.assert_array_equal(window_keys(placement, ids, 7), keys)
