@@ -114,14 +114,19 @@ def _line_columns(text: str) -> dict[str, float]:
 
 def _repetition_columns(text: str, found: Words) -> dict[str, float]:
     stripped = text.strip()
-    columns = {}
-    lines = [line for line in stripped.split("\n") if line]
-    for name, elements in (("para", _PARAGRAPH.split(stripped)), ("line", lines)):
-        duplicates, characters = _duplicates(elements)
-        columns[f"h_dup_{name}"] = _ratio(duplicates, len(elements))
-        columns[f"h_dup_{name}_chars"] = _ratio(characters, len(text))
+    # Each list is a copy of the text: none of them lives on while the next thing is done.
+    columns = _element_columns("para", _PARAGRAPH.split(stripped), len(text))
+    columns |= _element_columns("line", [x for x in stripped.split("\n") if x], len(text))
     repeated = repeated_characters(found)
     return columns | {f"h_{key}": _ratio(value, len(text)) for key, value in repeated.items()}
+
+
+def _element_columns(name: str, elements: Sequence[str], length: int) -> dict[str, float]:
+    duplicates, characters = _duplicates(elements)
+    return {
+        f"h_dup_{name}": _ratio(duplicates, len(elements)),
+        f"h_dup_{name}_chars": _ratio(characters, length),
+    }
 
 
 def _fineweb_columns(text: str, n_tok: int) -> dict[str, float]:
