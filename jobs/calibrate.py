@@ -65,8 +65,7 @@ IN_PARTITIONS = (
 )
 # Orders on text; the last of them keeps its tours for `pack`.
 ORDERS: list[dict[str, Any]] = [
-    {"op": "order.random"},
-    {"op": "order.source"},
+    *({"op": op, **how} for op in ("order.random", "order.source") for how in (APART, {})),
     *(
         {"op": "order.splice", "length": LENGTH, "retriever": retriever, **how}
         for retriever in ("bm25", "repo")
@@ -80,6 +79,7 @@ ORDERS: list[dict[str, Any]] = [
 # Barriers on many documents without text.
 WIDE: list[dict[str, Any]] = [
     {"op": "dedup.semantic"},
+    {"op": "cluster.kmeans", "k": 400},
     {"op": "order.random"},
     {"op": "order.source"},
     *(

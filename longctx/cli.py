@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from longctx import __version__
 from longctx.arguments import positive, show, tell
+from longctx.cli_scale import asks_for_scale, plan_scale, scale_arguments
 from longctx.cli_windows import compare, compare_arguments, inspect, inspect_arguments
 from longctx.errors import LongctxError, RecipeError, RunError
 from longctx.last_words import last_words
@@ -197,14 +198,18 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="cores to estimate the time for (default: those of this machine)",
     )
+    scale_arguments(parser)
 
 
 def _plan(arguments: argparse.Namespace) -> int:
     from longctx.engine.api import plan
     from longctx.report.plan import plan_view
 
+    recipe = _load(arguments)
+    if asks_for_scale(arguments):
+        return plan_scale(arguments, recipe)
     cores = arguments.cores or os.cpu_count() or 1
-    show(plan_view(plan(_load(arguments)), cores))
+    show(plan_view(plan(recipe), cores))
     return 0
 
 

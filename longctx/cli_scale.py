@@ -15,9 +15,7 @@ _NAMES = ("docs", "tokens_per_doc", "nodes", "cores_per_node", "memory_per_node"
 
 def scale_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of which each shows what the recipe would take somewhere else."""
-    scale = parser.add_argument_group(
-        "another size, another cluster", "each of these shows what the recipe would take there"
-    )
+    scale = parser.add_argument_group("another size or cluster: what the recipe would take there")
     scale.add_argument("--docs", type=amount, metavar="N", help="documents, such as 1e9")
     scale.add_argument(
         "--tokens-per-doc",

@@ -100,7 +100,11 @@ def test_costs_grow_with_text_and_models_are_actors(tmp_path: Path):
         for n in ("a.txt", "b.txt")
     )
     for a, b in zip(small.stages, large.stages, strict=True):
-        assert b.cpu_seconds == pytest.approx(3 * a.cpu_seconds)
+        assert a.cpu_seconds is not None
+        assert b.cpu_seconds is not None
+        assert a.cpu_seconds <= b.cpu_seconds
+        assert a.worker_bytes == b.worker_bytes
+    assert large.stages[1].cpu_seconds > small.stages[1].cpu_seconds  # type: ignore[operator]
     by_kind = {s.kind: s.workers for s in small.stages}
     assert by_kind == {"read": "tasks", "map": "tasks", "model": "actors", "barrier": "tasks"}
     assert {s.stage: bool(s.exchange_bytes) for s in small.stages}["04-dedup.minhash"]

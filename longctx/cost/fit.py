@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from longctx.cost.laws import LAWS, Size, laws_of
+from longctx.cost.laws import LAWS, Size, held_by, laws_of
 
 
 class Line(NamedTuple):
@@ -43,8 +43,8 @@ class Seen:
 class Coefficients:
     """What a step costs: `fixed` + `cpu` seconds per unit of `law`, bytes per unit of `volume`.
 
-    `held` bytes per document in one process (`place` "one", else zero); a worker holds `worker`
-    bytes and `per_byte` for each byte of the unit it works on.
+    `held` bytes in one process per unit of `laws.held_by` (`place` "one", else zero), mostly per
+    document; a worker holds `worker` bytes and `per_byte` for each byte of the unit it works on.
     """
 
     law: str
@@ -97,15 +97,27 @@ def line(points: Iterable[tuple[float, float]]) -> Line:
     return Line(0.0, wxy / wxx)
 
 
+def growing(points: Iterable[tuple[float, float]]) -> Line:
+    """The line through points of something that must grow; where noise hid that, in proportion.
+
+    Proportion to the largest point is an upper bound.
+    """
+    found = sorted(points)
+    fitted = line(found)
+    x, y = found[-1]
+    return fitted if fitted.slope > 0 else Line(0.0, y / x)
+
+
 def coefficients(op: str, step: str, seen: Sequence[Seen]) -> Coefficients:
     """The coefficients of a step that was seen at some sizes, all at the same place."""
     law, volume = laws_of(op, step)
     place = seen[0].place
-    cpu = line((LAWS[law](s.size), s.cpu) for s in seen)
-    stored = line((LAWS[volume](s.size), s.stored) for s in seen)
-    received = line((LAWS[volume](s.size), s.received) for s in seen)
+    cpu = growing((LAWS[law](s.size), s.cpu) for s in seen)
+    stored = growing((LAWS[volume](s.size), s.stored) for s in seen)
+    received = growing((LAWS[volume](s.size), s.received) for s in seen)
     alone = place == "one"
-    held = line((s.size.docs, s.grown) for s in seen) if alone else Line(0.0, 0.0)
+    holds = LAWS[held_by(op, step)]
+    held = line((holds(s.size), s.grown) for s in seen) if alone else Line(0.0, 0.0)
     before = max(s.peak - s.grown for s in seen)
     own = Line(held.at, 0.0) if alone else line((s.unit_bytes, s.grown) for s in seen)
     return Coefficients(

@@ -26,6 +26,7 @@ LAWS: dict[str, Callable[[Size], float]] = {
     "documents x sqrt documents": lambda s: s.docs * sqrt(s.docs),
     "documents squared": lambda s: s.docs * s.docs,
     "documents x clusters": lambda s: s.docs * s.clusters,
+    "sample": lambda s: min(s.docs, SAMPLED * s.clusters),
     "sample x clusters": lambda s: min(s.docs, SAMPLED * s.clusters) * s.clusters,
     "documents squared / clusters": lambda s: s.docs * s.docs / s.clusters,
 }
@@ -65,6 +66,26 @@ def laws_of(op: str, step: str) -> tuple[str, str]:
     """What the CPU seconds and the bytes of a step grow with: two names of LAWS."""
     known = _STEPS.get((op, step)) or _STEPS.get(("", step))
     return known or ("documents", "documents")
+
+
+# Steps in one place whose memory grows with something else than documents.
+_HELD = {
+    ("dedup.semantic", "centroids"): "sample",
+    ("cluster.kmeans", "centroids"): "sample",
+}
+
+
+def held_by(op: str, step: str) -> str:
+    """What the memory of a step in one place grows with: a name of LAWS."""
+    return _HELD.get((op, step), "documents")
+
+
+def bucket_documents(step: str, settings: Mapping[str, Any]) -> float | None:
+    """Documents of a bucket that is sized by them (a partition, a block); None where bytes do."""
+    if step not in ("placed", "blocks"):
+        return None
+    limit = settings.get("one_place_up_to")
+    return settings.get("partition_documents", limit) if step == "placed" else limit
 
 
 def form_of(op: str, settings: Mapping[str, Any], docs: float) -> str:

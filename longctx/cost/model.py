@@ -11,7 +11,7 @@ from math import ceil
 from typing import Any
 
 from longctx.cost.fit import Coefficients
-from longctx.cost.laws import LAWS, Size, form_of, remedy_of
+from longctx.cost.laws import LAWS, Size, bucket_documents, form_of, held_by, remedy_of
 
 Ops = Mapping[str, Mapping[str, Mapping[str, Coefficients]]]
 
@@ -126,29 +126,35 @@ def estimate(
         moved += step.received * volume
         stored += step.stored * volume
         if step.place == "one":
-            held = step.worker + step.held * size.docs
+            added = step.held * LAWS[held_by(op, name)](size)
+            held = step.worker + added
             seconds += busy
             node = max(node, held)
             units += 1
             fits = held <= cluster.memory
             remedy = "" if fits else remedy_of(op, name, settings)
-            alone.append(Alone(name, held, step.held, busy, fits, remedy))
+            alone.append(Alone(name, held, added / size.docs, busy, fits, remedy))
             continue
-        own = limits.bucket_bytes if step.place == "bucket" else limits.part_bytes
-        count = _units(step, size, volume, limits)
+        own = _unit_bytes(step, bucket_documents(name, settings), limits)
+        count = _units(step, size, volume, own, limits)
+        everything = step.received * volume if step.place == "bucket" else size.mb * 1e6
         together = min(cluster.workers, count)
         per_node = min(cluster.cores, ceil(together / cluster.nodes))
         seconds += max(busy / (together * measured.busy), count * measured.driver_seconds)
-        node = max(node, per_node * (step.worker + step.per_byte * own))
+        node = max(node, per_node * (step.worker + step.per_byte * min(own, everything)))
         units += count
     return Estimate(cpu, seconds, moved, stored, node, units, alone)
 
 
-def _units(step: Coefficients, size: Size, volume: float, limits: Limits) -> int:
+def _unit_bytes(step: Coefficients, documents: float | None, limits: Limits) -> float:
+    """Bytes of the largest unit: of a part, a bucket, or a bucket of so many documents."""
+    if step.place != "bucket":
+        return limits.part_bytes
+    return limits.bucket_bytes if documents is None else step.received * documents
+
+
+def _units(step: Coefficients, size: Size, volume: float, own: float, limits: Limits) -> int:
     """How many units a step has that runs in parallel."""
-    parts = ceil(size.mb * 1e6 / limits.part_bytes)
-    if step.place == "bucket":
-        return max(
-            1, parts if not step.received else ceil(step.received * volume / limits.bucket_bytes)
-        )
-    return max(1, parts)
+    if step.place == "bucket" and step.received:
+        return max(1, ceil(step.received * volume / own))
+    return max(1, ceil(size.mb * 1e6 / limits.part_bytes))

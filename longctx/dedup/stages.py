@@ -29,8 +29,6 @@ class DedupExact(Barrier):
     )
     cost: ClassVar[str] = "one pass over the text, two exchanges of about 100 bytes a document"
     reads: ClassVar[tuple[str, ...]] = ("text",)
-    rate_mb_s: ClassVar[float] = 60.0
-    exchange_bytes_per_row: ClassVar[int] = 160
     writes: ClassVar[tuple[str, ...]] = ("ex_count", "ex_kept_id", DROP_REASON)
     removes: ClassVar[bool] = True
 

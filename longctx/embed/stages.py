@@ -51,7 +51,6 @@ class Embed(Model):
     # 2: transformers read the ids that chunks were cut by, not the chunks' text tokenised again.
     code_version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("text", "language")
-    rate_mb_s: ClassVar[float] = 10.0
     writes: ClassVar[tuple[str, ...]] = ("embedding", "emb_cover")
     neutral: ClassVar[frozenset[str]] = frozenset({"num_gpus", "workers", "threads", "device"})
 

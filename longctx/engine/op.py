@@ -54,9 +54,6 @@ class Op(BaseModel):
     removes: ClassVar[bool] = False
     neutral: ClassVar[frozenset[str]] = frozenset()
     limits: ClassVar[frozenset[str]] = frozenset()
-    # For `plan`: megabytes of text per second and core, and bytes a row sends through exchanges.
-    rate_mb_s: ClassVar[float] = 1000.0
-    exchange_bytes_per_row: ClassVar[int] = 0
 
     def reads_columns(self) -> tuple[str, ...]:
         """Columns this configuration needs; by default `reads`."""

@@ -5,14 +5,19 @@ megabyte. What a resume would skip is decided by the run's own rule: the stages 
 fingerprints that a run would compare, up to the first unit that is not committed.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from longctx.cost.coefficients import packaged
+from longctx.cost.laws import Size
+from longctx.cost.model import Cluster
 from longctx.engine import ingest
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.inputs import Group, InputFile, Listing, list_inputs
 from longctx.engine.mapstage import map_step, sidecar_of
 from longctx.engine.op import Barrier, Map, Model, Op, Setting
+from longctx.engine.scaling import MEGABYTE, limits_of, stage_estimate
 from longctx.engine.settings import setting_for, stage_folder
 from longctx.engine.units import PendingWorkError, Step, StepResult, pending
 from longctx.io import paths
@@ -21,7 +26,7 @@ from longctx.io.read import format_of
 from longctx.recipe import Recipe
 from longctx.text.tokenize import load_tokenizer
 
-MEGABYTE = 1_000_000
+ONE_CORE = Cluster(nodes=1, cores=1, memory=0)
 _SAMPLE = 1 << 20
 _UNITS = ("parts", "file groups")
 _LAST_STEP = "result"  # the last step of a barrier has no name of its own
@@ -43,16 +48,18 @@ class InputPlan:
 class StagePlan:
     """One stage: what it costs, roughly, and what a resume would find.
 
-    `cpu_seconds` is for one core; `exchange_bytes` what crosses the network; `workers` what runs
-    it ("tasks", "actors", "actors with 1 GPU"); `state` is "done", "to do" or how much of which
-    step is left. What comes after a stage with work left counts as to do.
+    `cpu_seconds` is for one core, `exchange_bytes` what crosses the network and `worker_bytes` what
+    one process holds; all are None where the op was never measured. `workers` is what runs it
+    ("tasks", "actors", "actors with 1 GPU"); `state` is "done", "to do" or how much of which step
+    is left. What comes after a stage with work left counts as to do.
     """
 
     stage: str
     kind: str
     summary: str
-    cpu_seconds: float
-    exchange_bytes: int
+    cpu_seconds: float | None
+    exchange_bytes: float | None
+    worker_bytes: float | None
     workers: str
     state: str
     settings: dict[str, Any] = field(default_factory=dict)
@@ -69,6 +76,7 @@ class Plan:
     ignored: dict[str, int]
     parts: int
     stages: list[StagePlan]
+    measured: Mapping[str, Any]
 
     @property
     def rows(self) -> int:
@@ -92,32 +100,32 @@ def make_plan(recipe: Recipe) -> Plan:
     output = paths.absolute(recipe.body.output.path or paths.join(run_dir, "output"))
     fingerprint = load_tokenizer(recipe.body.tokenizer.path).fingerprint
     states = _states(recipe, run_dir, output, fingerprint, listing, part_bytes)
-    stages = [
-        StagePlan(
-            ingest.STAGE,
-            "read",
-            "read files into documents/, check ids",
-            text / 60e6,
-            30 * rows,
-            "tasks",
-            states[0],
-        )
-    ]
-    for name, op, state in zip(recipe.stage_names(), recipe.ops, states[1:], strict=True):
+    size, limits, measured = Size(rows, text / MEGABYTE), limits_of(recipe), packaged()
+    stages = []
+    ops: list[Op] = [ingest.CheckIds(), *recipe.ops]
+    for name, op, state in zip([ingest.STAGE, *recipe.stage_names()], ops, states, strict=True):
+        found = stage_estimate(name, op, size, ONE_CORE, limits, measured).estimate
+        reads = name == ingest.STAGE
         stages.append(
             StagePlan(
                 name,
-                op.kind,
-                op.summary,
-                text / (op.rate_mb_s * MEGABYTE),
-                op.exchange_bytes_per_row * rows,
+                "read" if reads else op.kind,
+                "read files into documents/, check ids" if reads else op.summary,
+                found.cpu_seconds if found else None,
+                found.exchange_bytes if found else None,
+                found.node_bytes if found else None,
                 _workers(op),
                 state,
                 op.model_dump(mode="json", exclude={"op"}, exclude_defaults=True),
             )
         )
     parts = max(len(listing.groups), -(-text // part_bytes))
-    return Plan(recipe, run_dir, output, inputs, listing.ignored, parts, stages)
+    return Plan(recipe, run_dir, output, inputs, listing.ignored, parts, stages, measured.when)
+
+
+def inputs_of(recipe: Recipe) -> list[InputPlan]:
+    """What each source brings. Raises RecipeError when inputs are missing."""
+    return _inputs(list_inputs(recipe.body.input, recipe.body.engine.part_bytes))
 
 
 def _workers(op: Op) -> str:

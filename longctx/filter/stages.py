@@ -82,7 +82,6 @@ class ScoreHeuristics(Map):
     source: ClassVar[str] = "Gopher 2112.11446, C4 1910.10683, FineWeb 2406.17557"
     cost: ClassVar[str] = "about 3 MB/s per core with windows; tokens kept at 4 bytes each"
     reads: ClassVar[tuple[str, ...]] = ("text",)
-    rate_mb_s: ClassVar[float] = 3.0
     writes: ClassVar[tuple[str, ...]] = (*_SCORES.names, "tokens", "n_tokens")
 
     def batch(self, table: pa.Table, setting: Setting) -> pa.Table:

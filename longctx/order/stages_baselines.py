@@ -39,8 +39,6 @@ class Baseline(Barrier):
 
     neutral: ClassVar[frozenset[str]] = frozenset({"one_place_up_to"})
     writes: ClassVar[tuple[str, ...]] = SemanticOrder.writes
-    rate_mb_s: ClassVar[float] = 500.0
-    exchange_bytes_per_row: ClassVar[int] = 60
     word: ClassVar[str]
 
     def arrange(self, sources: pa.ChunkedArray, priority: U64) -> tuple[I64, I64]:

@@ -69,8 +69,6 @@ class OrderNeighbours(Barrier):
     summary: ClassVar[str] = "contexts of related sentences (kNN-Pretraining)"
     source: ClassVar[str] = "kNN-Pretraining 2110.04541; knn_repeat as compared in ICP 2310.10638"
     cost: ClassVar[str] = "every sentence embedded once; anchors x sentences x dim multiply-adds"
-    rate_mb_s: ClassVar[float] = 1.0
-    exchange_bytes_per_row: ClassVar[int] = 5000
     writes: ClassVar[tuple[str, ...]] = (*PLACED.names[1:], "spans")
 
     @model_validator(mode="after")

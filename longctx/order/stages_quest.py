@@ -76,8 +76,6 @@ class OrderQuest(SemanticOrder):
         "each 512 tokens, at most 8 times a document"
     )
     reads: ClassVar[tuple[str, ...]] = ("embedding", "text", "language", "n_tokens")
-    rate_mb_s: ClassVar[float] = 6.0
-    exchange_bytes_per_row: ClassVar[int] = 1400
     neutral: ClassVar[frozenset[str]] = frozenset({"device"})
 
     @field_validator("stop_words")

@@ -87,8 +87,6 @@ class SemanticOrder(Barrier):
     partition_documents: int = Field(1_000_000, ge=1)
 
     reads: ClassVar[tuple[str, ...]] = ("embedding",)
-    rate_mb_s: ClassVar[float] = 20.0
-    exchange_bytes_per_row: ClassVar[int] = 120
     writes: ClassVar[tuple[str, ...]] = (*PLACED.names[1:], DROP_REASON)
     removes: ClassVar[bool] = True
     limits: ClassVar[frozenset[str]] = frozenset({"one_place_up_to", "partition_documents"})

@@ -91,8 +91,6 @@ class Pack(Barrier):
         "(float32) where a rule compares documents"
     )
     code_version: ClassVar[int] = 2
-    rate_mb_s: ClassVar[float] = 20.0
-    exchange_bytes_per_row: ClassVar[int] = 9000
     limits: ClassVar[frozenset[str]] = frozenset({"one_place_up_to"})
     reads: ClassVar[tuple[str, ...]] = ("tour_id", "rank")
 

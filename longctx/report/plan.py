@@ -1,6 +1,6 @@
 """A plan on the terminal: inputs, stages with rough costs, and what a resume would skip."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich import box
@@ -28,6 +28,11 @@ def plan_view(plan: Plan, cores: int) -> RenderableType:
     return Group(*parts, Text(_sums(plan, cores)), Text(), _places(plan))
 
 
+def machine(when: Mapping[str, Any]) -> str:
+    """When and on what the coefficients were measured."""
+    return f"{when['machine']['cpu']} (`make calibrate`, {when['date']})"
+
+
 def _sums(plan: Plan, cores: int) -> str:
     about = "" if all(i.exact for i in plan.inputs) else "About "
     read = (
@@ -37,13 +42,16 @@ def _sums(plan: Plan, cores: int) -> str:
     left = [s for s in plan.stages if s.state != "done"]
     if not left:
         return f"{read}Nothing is left to do: a run would skip every stage."
-    engine = plan.recipe.body.engine
-    busy, moved = sum(s.cpu_seconds for s in left), sum(s.exchange_bytes for s in left)
-    peak = int(3 * (engine.part_mb + engine.exchange_mb) * 1e6)
+    busy, moved = sum(s.cpu_seconds or 0 for s in left), sum(s.exchange_bytes or 0 for s in left)
+    peak = max(s.worker_bytes or 0 for s in left)
+    unknown = [s.stage for s in left if s.cpu_seconds is None]
+    without = f" Without {', '.join(unknown)}: not calibrated." if unknown else ""
+    gpu = " GPU not calibrated: CPU rate shown." if any("GPU" in s.workers for s in left) else ""
     return (
         f"{read}Left to do: about {duration(busy / cores)} on {plural(cores, 'core')}, "
-        f"{size(moved)} exchanged, up to {size(peak)} of memory per worker.\nEstimates assume "
-        "that no row is dropped, and cores like those of docs/benchmarks.md."
+        f"{size(moved)} exchanged, up to {size(peak)} of memory per worker.{without}{gpu}\n"
+        "Estimates assume that no row is dropped, and cores like those of "
+        f"{machine(plan.measured)}."
     )
 
 
@@ -75,7 +83,7 @@ def _stages(plan: Plan) -> Table:
         table.add_row(
             stage.stage,
             stage.workers,
-            duration(stage.cpu_seconds),
+            "not calibrated" if stage.cpu_seconds is None else duration(stage.cpu_seconds),
             size(stage.exchange_bytes) if stage.exchange_bytes else "-",
             Text(stage.state, style="green" if stage.state == "done" else ""),
         )

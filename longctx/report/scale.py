@@ -41,6 +41,12 @@ def scale_json(plan: ScalePlan) -> dict[str, Any]:
     return {**asdict(plan), "fits": not _misfits(plan), "not_calibrated": plan.unknown}
 
 
+def _time(seconds: float) -> str:
+    """Hours, days, or years where nobody would wait for the end."""
+    years = seconds / (365 * 86_400)
+    return f"{compact(years)} years" if years >= 2 else duration(seconds)
+
+
 def _gpus(plan: ScalePlan) -> str:
     return f", {plural(round(plan.cluster.gpus), 'GPU')} in all" if plan.cluster.gpus else ""
 
@@ -57,8 +63,8 @@ def _stages(plan: ScalePlan) -> Table:
             continue
         table.add_row(
             f"{stage.stage} *" if stage.gpu else stage.stage,
-            duration(found.cpu_seconds),
-            duration(found.seconds),
+            _time(found.cpu_seconds),
+            _time(found.seconds),
             size(found.exchange_bytes) if found.exchange_bytes else "-",
             size(found.stored_bytes),
             Text(
@@ -95,7 +101,7 @@ def _alone(plan: ScalePlan) -> Table | None:
             f"{stage.stage}/{step.step}",
             f"{step.bytes_per_document:.0f}",
             size(step.held_bytes),
-            duration(step.seconds),
+            _time(step.seconds),
             Text("" if step.fits else "does not fit", style="red"),
         )
     return table
@@ -107,7 +113,7 @@ def _sums(plan: ScalePlan) -> str:
         sum(getattr(e, name) for e in known) for name in ("exchange_bytes", "stored_bytes")
     )
     return (
-        f"All stages: {duration(sum(e.seconds for e in known))}, "
+        f"All stages: {_time(sum(e.seconds for e in known))}, "
         f"{size(moved)} exchanged, {size(stored)} stored, up to "
         f"{size(max((e.node_bytes for e in known), default=0))} on one node; the driver keeps "
         f"{size(plan.driver_bytes)}."

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longctx.cost.fit import Line, Seen, coefficients, line
+from longctx.cost.fit import Line, Seen, coefficients, growing, line
 from longctx.cost.laws import LAWS, Size
 
 
@@ -45,6 +45,12 @@ def test_what_does_not_grow_is_constant_and_what_began_below_zero_begins_at_zero
     falling = line([(1, 1), (2, 4)])
     assert falling.at == 0
     assert 1 < falling.slope < 2
+
+
+def test_what_must_grow_does_so_in_proportion_where_noise_hid_it() -> None:
+    assert growing([(1, 8), (4, 2)]) == Line(0, 0.5)
+    assert growing([(2, 4), (4, 8)]) == Line(0, 2)
+    assert growing([(1, 0), (2, 0)]) == Line(0, 0)
 
 
 def test_a_single_point_is_a_line_through_the_origin_and_zeros_are_nothing() -> None:
@@ -105,6 +111,7 @@ def test_laws_are_what_their_names_say() -> None:
         "documents x sqrt documents": 2**15,
         "documents squared": 2**20,
         "documents x clusters": 2**11,
+        "sample": 2**9,
         "sample x clusters": 2**10,
         "documents squared / clusters": 2**19,
     }

@@ -1,0 +1,131 @@
+"""Planning at 10^9 documents: what the driver holds depends on parts and buckets, never documents.
+
+The barriers' own code plans every step; see `simulated.py` for what is fabricated.
+"""
+
+import pickle
+from typing import Any
+
+import pytest
+
+from longctx.engine.corpus import Corpus
+from longctx.engine.ingest import CheckIds
+from longctx.engine.op import Barrier
+from longctx.errors import RunError
+from longctx.pack import stages as pack_stages
+from longctx.registry import OPS, resolve
+from tests.engine.simulated import DOCUMENTS, EXCHANGE_BYTES, PARTS, Ledger, Simulated, corpus
+
+FEW_PARTS = 300
+TOKENS = 1000 * DOCUMENTS
+WINDOWS = {"targets": {"8192": {"windows_per_shard": 2048, "shards": TOKENS // 2**24}}}
+STATS: dict[str, Any] = {
+    "documents": {"with_vector": DOCUMENTS, "documents": DOCUMENTS, "tokens": TOKENS},
+    "units": {"units": 20 * DOCUMENTS, "unit_tokens": TOKENS},
+    "partitions": {"count": 1000},
+    "plan": WINDOWS,
+}
+LENGTH = {"length": 8192}
+FIELDS: dict[str, dict[str, Any]] = {
+    "pack": LENGTH,
+    "order.splice": LENGTH,
+    "order.quest": LENGTH,
+    "order.neighbours": LENGTH,
+    "order.clusters": LENGTH,
+    "order.cluster_path": LENGTH,
+}
+# These plan as order.path, order.random and read do.
+ALIKE = {"order.icp", "order.splice", "order.clusters", "order.cluster_path"}
+ALIKE |= {"order.source", "dedup.exact"}
+# Compare texts over all documents in one place, and say so instead of failing in the middle.
+REFUSED = {"order.quest"}
+# Bytes of a bucket that is a partition of an order, or a block of a plan: sized by documents.
+BY_DOCUMENTS = {"placed": 1_000_000 * 2500, "blocks": 5_000_000 * 2500}
+
+
+@pytest.fixture(scope="module")
+def billion() -> Corpus:
+    return corpus()
+
+
+@pytest.fixture(autouse=True)
+def _counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Sums over the windows of all blocks; there are none here.
+    monkeypatch.setattr(pack_stages, "plan_stats", lambda op, context: WINDOWS)
+
+
+def barriers() -> list[str]:
+    return ["read", *(n for n in OPS if issubclass(resolve(n), Barrier))]
+
+
+def op_of(name: str) -> Barrier:
+    if name == "read":
+        return CheckIds()
+    found = resolve(name).model_validate({"op": name, **FIELDS.get(name, {})})
+    assert isinstance(found, Barrier)
+    return found
+
+
+def planned(name: str, over: Corpus, documents: int = DOCUMENTS) -> Ledger:
+    context = Simulated(over, op_of(name), rows=documents, stats=STATS)
+    context.op.run(context)  # type: ignore[attr-defined]
+    return context.ledger
+
+
+@pytest.mark.parametrize("name", [n for n in barriers() if n not in ALIKE | REFUSED])
+def test_a_billion_documents_are_planned_by_parts_and_buckets(name: str, billion: Corpus) -> None:
+    ledger = planned(name, billion)
+    for step, found in ledger.steps.items():
+        assert found.units <= 2 * PARTS, step
+        # A unit names the files of one part; the rule of a step may name those of all.
+        assert found.unit_bytes < 4000, step
+        assert found.work_bytes < 1000 * PARTS, step
+        limit = BY_DOCUMENTS.get(step, 1.1 * EXCHANGE_BYTES)
+        assert found.bucket_bytes <= limit, step
+        assert found.readers <= 2 * PARTS, step
+        assert found.waves <= 16, step
+    assert ledger.units <= 8 * PARTS
+
+
+@pytest.mark.parametrize("name", [n for n in barriers() if n not in REFUSED])
+def test_ten_times_the_documents_in_as_many_parts_weigh_the_same(name: str) -> None:
+    small, large = (
+        planned(name, corpus(FEW_PARTS, n), n).steps for n in (DOCUMENTS // 10, DOCUMENTS)
+    )
+    assert list(small) == list(large)
+    for step, before in small.items():
+        after = large[step]
+        assert after.unit_bytes <= before.unit_bytes + 100, step
+        # Rules name the files of earlier steps, of which an exchange has one for each bucket.
+        assert after.work_bytes <= 10 * before.work_bytes, step
+        assert after.units <= 10 * before.units, step
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_what_one_place_cannot_hold_is_refused_before_it_begins(name: str) -> None:
+    with pytest.raises(RunError, match=r"one_place_up_to") as refused:
+        planned(name, corpus(FEW_PARTS))
+    assert "order.path" in refused.value.remedy
+
+
+def test_a_corpus_is_light_enough_for_the_driver(billion: Corpus) -> None:
+    assert len(pickle.dumps(billion)) < 1000 * PARTS
+    part = len(pickle.dumps(billion.part(7)))
+    assert part < 2000
+    assert len(billion.states(["text", "tokens", "embedding"])) == PARTS
+
+
+def test_the_simulation_would_see_a_step_that_grows_with_documents() -> None:
+    class Leaky(CheckIds):
+        def run(self, context: Any) -> None:
+            payloads = [(i, 1000) for i in range(0, context.rows, 15_000)]
+            context.spread("leak", _nothing, payloads, [])
+
+    few = corpus(FEW_PARTS)
+    context = Simulated(few, Leaky())
+    context.op.run(context)  # type: ignore[attr-defined]
+    assert context.ledger.units > 2 * PARTS
+
+
+def _nothing(payload: Any, setting: Any) -> Any:
+    raise AssertionError("steps are only planned")
