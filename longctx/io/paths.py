@@ -129,7 +129,7 @@ def write_atomic(url: str, data: bytes | memoryview) -> None:
         return
     with clear_errors(url):
         folder, name = os.path.split(path)
-        os.makedirs(folder, exist_ok=True)
+        _make_folder(folder)
         temporary = os.path.join(folder, f"{TEMPORARY}{uuid.uuid4().hex}-{name}")
         try:
             with open(temporary, "wb") as file:
@@ -141,6 +141,16 @@ def write_atomic(url: str, data: bytes | memoryview) -> None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
+
+
+def _make_folder(folder: str) -> None:
+    """Make a local folder. RunError where the system has no place for one, as below /proc."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except FileNotFoundError as error:
+        raise RunError(
+            "no folder can be made here", where=folder, remedy="choose another path"
+        ) from error
 
 
 def create_exclusive(url: str, data: bytes) -> bool:
@@ -168,7 +178,7 @@ def create_exclusive(url: str, data: bytes) -> bool:
 
 def _create_local(path: str, data: bytes) -> bool:
     # A hard link publishes the finished file and fails if the name is taken: no half-written lock.
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    _make_folder(os.path.dirname(path))
     temporary = f"{os.path.dirname(path)}/{TEMPORARY}{uuid.uuid4().hex}"
     try:
         with open(temporary, "wb") as file:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -287,3 +288,10 @@ class TestErrors:
         with pytest.raises(type(error)) as caught, paths.clear_errors("/x"):
             raise error
         assert caught.value is error
+
+
+@pytest.mark.parametrize("write", [paths.write_atomic, paths.create_exclusive])
+def test_a_place_without_folders_is_said(write: Callable[[str, bytes], object]) -> None:
+    with pytest.raises(RunError, match="no folder can be made here") as caught:
+        write("/proc/nowhere/file", b"x")
+    assert caught.value.remedy == "choose another path"
