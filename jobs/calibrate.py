@@ -15,6 +15,7 @@ import datetime as dt
 import glob
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -101,6 +102,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for mb in args.sizes:
             runs.append(_text_runs(folder / f"text-{mb:g}", mb, args.corpus, found))
+        busy = _busy(*(r["costs"] for r in (runs[0], runs[-1])))
         driver = _driver(folder / f"text-{args.sizes[-1]:g}", folder)
         for n in args.wide:
             _wide_runs(folder / f"wide-{n}", n, found)
@@ -119,7 +121,6 @@ def main(argv: list[str] | None = None) -> int:
         "corpus": args.corpus or "longctx sample-corpus",
         "load of the machine": round(os.getloadavg()[2], 1),
     }
-    busy = _busy(*(r["costs"] for r in (runs[0], runs[-1])))
     last = runs[-1]
     content = {
         "measured": measured,
@@ -128,9 +129,14 @@ def main(argv: list[str] | None = None) -> int:
         "token_bytes": round(last["mb"] * MEGABYTE / last["tokens"], 3),
         "ops": ops,
     }
-    args.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    args.out.write_text(one_line_a_step(json.dumps(content, indent=1)) + "\n", encoding="utf-8")
     print(args.out)
     return 0
+
+
+def one_line_a_step(text: str) -> str:
+    """Indented JSON in which the coefficients of each step stand on one line."""
+    return re.sub(r'\{\s+"law"[^}]*\}', lambda found: " ".join(found[0].split()), text)
 
 
 def _numbers(kind: type) -> Any:
@@ -165,10 +171,13 @@ def _text_runs(folder: Path, mb: float, corpus: str | None, found: Found) -> dic
         "run_dir": str(folder / "run"),
         "engine": {"part_mb": mb / 6},
     }
+    fresh: list[dict[str, Any]] = []
     for fields in ORDERS:
         order = _known(fields)
         _say(f"{folder.name}: {order}")
-        run({**body, "stages": [*BEFORE, order]})
+        record = run({**body, "stages": [*BEFORE, order]})
+        # Later runs skip what the first one did: their clocks say nothing about it.
+        fresh = fresh or [c for s in record.stages for c in s.costs.values()]
         _collect(folder / "run", found, only=order["op"])
     _say(f"{folder.name}: the whole job")
     order = _known(ORDERS[-1])
@@ -183,7 +192,7 @@ def _text_runs(folder: Path, mb: float, corpus: str | None, found: Found) -> dic
         "documents": record.stages[0].rows_out,
         "mb": round(text, 2),
         "tokens": record.stages[1].summary["tokens"],
-        "costs": [c for s in record.stages for c in s.costs.values()],
+        "costs": fresh,
     }
 
 
@@ -238,17 +247,17 @@ def _wide_runs(folder: Path, n: int, found: Found) -> None:
     from longctx.engine.cluster import connect
 
     workers = connect()
-    corpus = wide_corpus(folder, n)
+    corpus = ordered = wide_corpus(folder, n)
     for fields in WIDE:
         known = _known(fields)
         op = resolve(fields["op"]).model_validate(known)
         _say(f"{folder.name}: {known}")
-        context = _context(folder, corpus, op, n, workers)
+        context = _context(folder, ordered if op.op == "pack" else corpus, op, n, workers)
         assert isinstance(op, Barrier)
         op.run(context)
         _add(found, op, n, 0.0, _without_text(context.costs))
         if op.op == "order.path":
-            corpus = context.corpus
+            ordered = context.corpus
 
 
 def _without_text(costs: dict[str, Any]) -> dict[str, Any]:
@@ -285,16 +294,20 @@ def _context(folder: Path, corpus: Corpus, op: Op, n: int, workers: int) -> Barr
 
 
 def _busy(small: list[dict[str, Any]], large: list[dict[str, Any]]) -> float:
-    """Share of the workers' time in which units ran, of what the larger run took longer."""
+    """Share of the workers' time in which units ran, of what the larger run took longer.
+
+    Of the larger run alone, which is less, where noise made the smaller one as long.
+    """
     from longctx.engine.cluster import cluster_total
 
-    workers = cluster_total("CPU")
-    more = [
-        sum(c["seconds"] for c in large if "wall" in c)
-        - sum(c["seconds"] for c in small if "wall" in c),
-        sum(c.get("wall", 0) for c in large) - sum(c.get("wall", 0) for c in small),
-    ]
-    return float(min(1.0, more[0] / (workers * more[1])))
+    (few, short), (many, long) = (
+        [sum(c[name] for c in costs if "wall" in c) for name in ("seconds", "wall")]
+        for costs in (small, large)
+    )
+    worked, waited = (many - few, long - short)
+    if worked <= 0 or waited <= 0:
+        worked, waited = many, long
+    return float(min(1.0, worked / (cluster_total("CPU") * waited)))
 
 
 class _Nothing:
