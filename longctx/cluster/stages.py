@@ -11,6 +11,7 @@ from longctx.engine.barrier import BarrierContext
 from longctx.engine.corpus import Part
 from longctx.engine.op import DROP_REASON, Barrier, Setting
 from longctx.engine.rows import as_binary, from_binary, vectors
+from longctx.engine.sampling import bound_of, bound_step
 from longctx.engine.steps import StepRef
 
 _NO_VECTOR = 1e-6
@@ -29,6 +30,7 @@ class ClusterKMeans(Barrier):
     summary: ClassVar[str] = "spherical k-means over the embeddings"
     source: ClassVar[str] = "Lloyd 1982; FAISS 2401.08281"
     cost: ClassVar[str] = "training on 256 vectors per cluster, then rows x k x dim multiply-adds"
+    code_version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("embedding",)
     writes: ClassVar[tuple[str, ...]] = ("cluster", "cluster_sim")
 
@@ -53,33 +55,34 @@ def train_centroids(
     context: BarrierContext, k: int, niter: int, seed: int, ignore: tuple[str, ...] = ()
 ) -> StepRef:
     """Steps `sample` and `centroids`: float32 (at most k, dim), unit rows, in one small file."""
+    size = bound_step(context, k * _POINTS, ignore=ignore)
     sample = context.per_part(
-        "sample", partial(_sample, k, seed), ["doc_id", "embedding"], ignore=ignore
+        "sample",
+        partial(_sample, size, seed),
+        ["doc_id", "embedding"],
+        inputs=[size],
+        ignore=ignore,
     )
     rule = partial(_train, sample, k, niter, seed)
-    return context.single("centroids", rule, [sample], ignore=ignore)
+    return context.single("centroids", rule, [size, sample], ignore=ignore)
 
 
-def _sample(k: int, seed: int, part: Part, setting: Setting) -> pa.Table:
-    """The rows of smallest priority: the global sample is among them, whatever the parts are."""
-    from longctx.cluster.kmeans import training_sample
+def _sample(size: StepRef, seed: int, part: Part, setting: Setting) -> pa.Table:
+    """The part's rows below the bound: about 256 a cluster over all parts, whatever they are."""
     from longctx.ids import doc_keys, priorities
 
     table = part.table(["doc_id", "embedding"])
     matrix = vectors(table.column("embedding"))
-    keys = doc_keys(table.column("doc_id").to_pylist())
-    usable = np.flatnonzero(np.linalg.norm(matrix, axis=1) > _NO_VECTOR)
-    chosen = usable[training_sample(keys[usable], seed, k, _POINTS)]
-    return pa.table(
-        {"priority": priorities(keys[chosen], seed), "vector": as_binary(matrix[chosen])}
-    )
+    priority = priorities(doc_keys(table.column("doc_id").to_pylist()), seed)
+    chosen = (priority <= bound_of(size)) & (np.linalg.norm(matrix, axis=1) > _NO_VECTOR)
+    return pa.table({"priority": priority[chosen], "vector": as_binary(matrix[chosen])})
 
 
 def _train(sample: StepRef, k: int, niter: int, seed: int, setting: Setting) -> dict[str, Any]:
     from longctx.cluster.kmeans import train
 
-    table = sample.read().sort_by("priority").slice(0, k * _POINTS)
-    matrix = from_binary(table.column("vector"), np.float32)
+    drawn = sample.read().sort_by("priority").column("vector")
+    matrix = from_binary(drawn, np.float32)
     centroids = train(matrix, min(k, len(matrix)), niter, seed) if len(matrix) else matrix
     return {"centroids.parquet": pa.table({"vector": as_binary(centroids)})}
 

@@ -4,6 +4,7 @@ The steps up to `scores` do not depend on eps, so another eps is a new cut of st
 """
 
 from functools import partial
+from itertools import pairwise
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -63,6 +64,7 @@ class DedupSemantic(Barrier):
     summary: ClassVar[str] = "remove near-duplicates by meaning (SemDeDup)"
     source: ClassVar[str] = "SemDeDup 2303.09540"
     cost: ClassVar[str] = "rows^2 / k x dim multiply-adds; exchange of the vectors"
+    code_version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("embedding", "emb_cover")
     writes: ClassVar[tuple[str, ...]] = (
         "sd_cluster",
@@ -138,8 +140,7 @@ def _pairs(mode: Mode, table: pa.Table, setting: Setting) -> pa.Table:
     order = [("cluster", "ascending"), ("doc_key", "ascending")]
     table = table.sort_by(order).combine_chunks()
     starts = np.flatnonzero(np.diff(table.column("cluster").to_numpy(), prepend=-1))
-    ends = [*starts[1:], table.num_rows]
-    clusters = [table.slice(a, b - a) for a, b in zip(starts, ends, strict=True)]
+    clusters = [table.slice(a, b - a) for a, b in pairwise([*starts, table.num_rows])]
     found = [Stats.detach(_pairs_of_one(mode, c)) for c in clusters or [table]]
     stats = summary.merge(s for _, s in found)
     return Stats.attach(pa.concat_tables([t for t, _ in found]), stats)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import make_rows
-from tests.stages import run_rows
+from tests.stages import Finished, run_rows
 
 pytestmark = pytest.mark.ray
 
@@ -40,3 +40,23 @@ def test_the_parts_do_not_change_the_clusters(ray_local: int, tmp_path: Path):
 def test_no_vectors_and_no_cluster(ray_local: int, tmp_path: Path):
     done = run_rows(tmp_path, [KOREAN], [{"op": "embed"}, {"op": OP}])
     assert done.column(OP, "cluster") == {"korean": None}
+
+
+def test_a_corpus_that_grew_is_clustered_as_if_it_were_new(ray_local: int, tmp_path: Path):
+    """Parts that stay give other rows to the sample, because there are more clusters."""
+    rows = [{**row, "text": row["text"][:200]} for row in make_rows(600)]
+    stages = [{"op": "embed"}, {"op": OP, "per_cluster": 300}]
+
+    def clustered(folder: Path, files: int) -> Finished:
+        read = [
+            {"path": str(folder / "data" / f"{i}.jsonl"), "source": f"s{i}", "id": "id"}
+            for i in range(files)
+        ]
+        return run_rows(folder, rows, stages, input=read, engine={"part_mb": 1})
+
+    clustered(tmp_path / "grown", 1)
+    done, fresh = clustered(tmp_path / "grown", 2), clustered(tmp_path / "fresh", 2)
+    assert done.stage("embed").skipped == 1
+    for column in ("cluster", "cluster_sim"):
+        assert done.column(OP, column) == fresh.column(OP, column)
+    assert len(set(done.column(OP, "cluster").values())) == 2
