@@ -127,7 +127,7 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
         "--cpus",
         type=positive,
         metavar="N",
-        help="CPUs of the local Ray (default: all; RAY_ADDRESS joins a cluster instead)",
+        help="CPUs of the local Ray (default: all), or what a cluster is asked to grow to",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress, only the closing table")
     parser.add_argument(
