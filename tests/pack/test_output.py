@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from longctx.errors import RunError
 from longctx.text.tokenize import load_tokenizer
 from tests.conftest import make_rows
 from tests.io.mds_reader import read_all
@@ -112,17 +111,14 @@ def test_a_lost_file_is_written_again_with_its_shard_only(folder: Path):
     assert present(output) == before
 
 
-def test_a_damaged_file_is_named_and_leaves_no_manifest(folder: Path):
+def test_a_damaged_file_is_found_named_and_written_again(folder: Path):
     output = output_of(packed(folder, EVERY))
     file = output / "megatron" / "part-00000.bin"
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(RunError, match=r"megatron/part-00000\.bin.*damaged.*\n.*--verify"):
-        packed(folder, EVERY)
-    assert not (output / "manifest.json").exists()
-    file.unlink()
-    packed(folder, EVERY)
+    done = packed(folder, EVERY)
     assert file.read_bytes() == whole
+    assert done.record.repaired == [str(file)]
     assert (output / "manifest.json").exists()
 
 
