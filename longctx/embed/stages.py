@@ -1,5 +1,6 @@
 """`embed` on the engine: an actor pool in which each worker loads the encoder once."""
 
+import os
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -71,6 +72,9 @@ class Embed(Model):
     def load(self, setting: Setting) -> Any:
         from longctx.embed.encoders import load_encoder
 
+        # Tokenizers would take every core of the machine in each worker.
+        os.environ["RAYON_NUM_THREADS"] = str(self.threads)
+        os.environ["TOKENIZERS_PARALLELISM"] = "true" if self.threads > 1 else "false"
         return load_encoder(
             self.model,
             device=self.device,
