@@ -173,7 +173,8 @@ def _balance(mixes: Sequence[Mix], noun: str, section: str) -> Iterator[Finding]
         )
     gone = [m for m in mixes if m.tokens_read and not m.tokens_packed]
     if gone:
-        names = ", ".join(shown(m) for m in gone[:3]) + (", ..." if len(gone) > 3 else "")
+        others = f" and {len(gone) - 3:,} more" if len(gone) > 3 else ""
+        names = ", ".join(shown(m) for m in gone[:3]) + others
         yield Finding(f"{plural(len(gone), noun)} left no token: {names}.", section)
 
 
