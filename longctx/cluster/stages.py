@@ -8,14 +8,10 @@ import pyarrow as pa
 from pydantic import Field
 
 from longctx.engine.barrier import BarrierContext
-from longctx.engine.corpus import Part
 from longctx.engine.op import DROP_REASON, Barrier, Setting
-from longctx.engine.rows import as_binary, from_binary, vectors
-from longctx.engine.sampling import bound_of, bound_step
+from longctx.engine.rows import NO_VECTOR, as_binary, from_binary, vectors
+from longctx.engine.sampling import bound_step, sampled
 from longctx.engine.steps import StepRef
-
-_NO_VECTOR = 1e-6
-_POINTS = 256
 
 
 class ClusterKMeans(Barrier):
@@ -55,27 +51,18 @@ def train_centroids(
     context: BarrierContext, k: int, niter: int, seed: int, ignore: tuple[str, ...] = ()
 ) -> StepRef:
     """Steps `sample` and `centroids`: float32 (at most k, dim), unit rows, in one small file."""
-    size = bound_step(context, k * _POINTS, ignore=ignore)
+    from longctx.cluster.kmeans import PER_CENTROID
+
+    size = bound_step(context, k * PER_CENTROID, ignore=ignore)
     sample = context.per_part(
         "sample",
-        partial(_sample, size, seed),
+        partial(sampled, size, seed),
         ["doc_id", "embedding"],
         inputs=[size],
         ignore=ignore,
     )
     rule = partial(_train, sample, k, niter, seed)
     return context.single("centroids", rule, [size, sample], ignore=ignore)
-
-
-def _sample(size: StepRef, seed: int, part: Part, setting: Setting) -> pa.Table:
-    """The part's rows below the bound: about 256 a cluster over all parts, whatever they are."""
-    from longctx.ids import doc_keys, priorities
-
-    table = part.table(["doc_id", "embedding"])
-    matrix = vectors(table.column("embedding"))
-    priority = priorities(doc_keys(table.column("doc_id").to_pylist()), seed)
-    chosen = (priority <= bound_of(size)) & (np.linalg.norm(matrix, axis=1) > _NO_VECTOR)
-    return pa.table({"priority": priority[chosen], "vector": as_binary(matrix[chosen])})
 
 
 def _train(sample: StepRef, k: int, niter: int, seed: int, setting: Setting) -> dict[str, Any]:
@@ -99,7 +86,7 @@ def assign_part(
 
     matrix = vectors(base.column("embedding"))
     centers = from_binary(centroids.read().column("vector"), np.float32)
-    missing = np.linalg.norm(matrix, axis=1) <= _NO_VECTOR
+    missing = np.linalg.norm(matrix, axis=1) <= NO_VECTOR
     cluster = np.zeros(len(matrix), dtype=np.int32)
     similarity = np.zeros(len(matrix), dtype=np.float32)
     if len(centers) and len(matrix):

@@ -149,7 +149,7 @@ class BarrierContext:
         self,
         step: str,
         sources: list[tuple[StepRef, Prepare]],
-        rule: BucketRule,
+        rule: BucketRule | None,
         schema: pa.Schema,
         *,
         buckets: int | None = None,
@@ -172,8 +172,10 @@ class BarrierContext:
             b: Unit(f"bucket-{b:05d}", fingerprint([base, b]), f"bucket-{b:05d}")
             for b in range(count)
         }
-        solve = work or BucketWork(rule, self.setting, self.relative(step), schema)
-        result = self._exchange(step, sources, units, solve, "bucket", copies)
+        if work is None:
+            assert rule is not None, "an exchange has a rule or a work"
+            work = BucketWork(rule, self.setting, self.relative(step), schema)
+        result = self._exchange(step, sources, units, work, "bucket", copies)
         return self._ref(step, result)
 
     def sidecar(

@@ -9,6 +9,8 @@ from longctx.engine.steps import BUCKET
 from longctx.ids import doc_keys
 
 PART = "part"
+# Below this norm a vector points nowhere.
+NO_VECTOR = 1e-6
 ADDRESS = [("doc_id", pa.string()), ("doc_key", pa.uint64()), (PART, pa.int32()), (ROW, pa.int32())]
 
 
@@ -42,6 +44,12 @@ def vectors(column: pa.ChunkedArray) -> np.ndarray:
         array = array.fill_null(zero)
     flat = array.flatten().to_numpy(zero_copy_only=False)
     return np.ascontiguousarray(flat.reshape(-1, size), dtype=np.float32)
+
+
+def usable(matrix: np.ndarray) -> np.ndarray:
+    """Which rows of a matrix are vectors that can be compared: bool (n,)."""
+    norm = np.linalg.norm(matrix, axis=1)
+    return np.asarray(np.isfinite(matrix).all(axis=1) & (norm > NO_VECTOR))
 
 
 def as_binary(matrix: np.ndarray) -> pa.Array:

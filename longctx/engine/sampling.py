@@ -11,8 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from longctx.engine.barrier import BarrierContext
+from longctx.engine.corpus import Part
 from longctx.engine.op import Setting
+from longctx.engine.rows import as_binary, usable, vectors
 from longctx.engine.steps import StepRef
+from longctx.ids import doc_keys, priorities
 
 _MOST = 2**64 - 1
 
@@ -29,6 +32,22 @@ def _bound(numbers: tuple[int, ...], setting: Setting) -> pa.Table:
     n, wanted, *more = numbers
     bound = min(_MOST, 2**64 * wanted // max(1, n))
     return pa.table({"bound": pa.array([bound], pa.uint64()), "numbers": [[n, wanted, *more]]})
+
+
+def sampled(size: StepRef, seed: int | None, part: Part, setting: Setting) -> pa.Table:
+    """`priority` and `vector` of a part's documents below the bound that have a usable vector.
+
+    Priorities follow from `seed`, or from the run's where it is None.
+    """
+    found, bound = [], bound_of(size)
+    seed = setting.seed if seed is None else seed
+    for table in part.groups(["doc_id", "embedding"]):
+        matrix = vectors(table.column("embedding"))
+        priority = priorities(doc_keys(table.column("doc_id").to_pylist()), seed)
+        chosen = (priority <= bound) & usable(matrix)
+        columns = {"priority": priority[chosen], "vector": as_binary(matrix[chosen])}
+        found.append(pa.table(columns))
+    return pa.concat_tables(found)
 
 
 def numbers_of(size: StepRef) -> list[int]:

@@ -99,12 +99,6 @@ class PendingWorkError(Exception):
         super().__init__(step, left, total)
         self.step, self.left, self.total = step, left, total
 
-    def describe(self) -> str:
-        """`3 of 12 parts to do`, or `to do` when nothing is there."""
-        if self.left == self.total:
-            return "to do" if not self.step else f"to do from step {self.step}"
-        return f"{self.left} of {self.total} {self.step or 'units'} to do"
-
 
 Listener = Callable[[Commit], None]
 

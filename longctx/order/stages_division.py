@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.corpus import Part
 from longctx.engine.op import Setting
-from longctx.engine.rows import ADDRESS, addressed, as_binary, from_binary, vectors
-from longctx.engine.sampling import bound_of, bound_step, numbers_of
+from longctx.engine.rows import ADDRESS, addressed, as_binary, from_binary, usable, vectors
+from longctx.engine.sampling import bound_step, numbers_of, sampled
 from longctx.engine.steps import Stats, StepRef, read_table
-from longctx.ids import doc_keys, priorities
-from longctx.order.stages_semantic import NO_VECTOR, OPTIONAL
+from longctx.ids import priorities
+from longctx.order.stages_semantic import OPTIONAL
 
 if TYPE_CHECKING:
     from longctx.order.partitions import Grouping
@@ -44,7 +44,11 @@ def divide(context: BarrierContext, limit: int, fields: set[str]) -> tuple[StepR
     cells = cells_for(n, limit)
     size = bound_step(context, _PER_CELL * cells, cells, limit, ignore=fields)
     sample = context.per_part(
-        "sample", partial(_sample, size), ["doc_id", "embedding"], inputs=[size], ignore=fields
+        "sample",
+        partial(sampled, size, None),
+        ["doc_id", "embedding"],
+        inputs=[size],
+        ignore=fields,
     )
     rule = partial(_centroids, size, sample)
     centroids = context.single("centroids", rule, [size, sample], ignore=fields)
@@ -75,23 +79,6 @@ def cells_for(n: int, limit: int) -> int:
     return min(n, _CELLS_PER_PARTITION * partitions, most)
 
 
-def _usable(matrix: np.ndarray) -> np.ndarray:
-    norm = np.linalg.norm(matrix, axis=1)
-    return np.asarray(np.isfinite(matrix).all(axis=1) & (norm > NO_VECTOR))
-
-
-def _sample(size: StepRef, part: Part, setting: Setting) -> pa.Table:
-    """The part's documents among the first of all by priority, as many as cells are trained on."""
-    found, bound = [], bound_of(size)
-    for table in part.groups(["doc_id", "embedding"]):
-        matrix = vectors(table.column("embedding"))
-        priority = priorities(doc_keys(table.column("doc_id").to_pylist()), setting.seed)
-        chosen = (priority <= bound) & _usable(matrix)
-        vector = as_binary(matrix[chosen])
-        found.append(pa.table({"priority": priority[chosen], "vector": vector}))
-    return pa.concat_tables(found)
-
-
 def _sampled(sample: StepRef) -> np.ndarray:
     """Vectors of the sample, float32[m, d], in the order of a random order of all documents."""
     return from_binary(sample.read().sort_by("priority").column("vector"), np.float32)
@@ -116,11 +103,11 @@ def _homes(centroids: StepRef, part: Part, setting: Setting) -> pa.Table:
     found = []
     for table in part.groups(["embedding"]):
         matrix = vectors(table.column("embedding"))
-        usable = _usable(matrix) & (len(centers) > 0)
+        placed = usable(matrix) & (len(centers) > 0)
         home = np.zeros(len(matrix), dtype=np.int32)
-        if usable.any():
-            home[usable], _ = assign(matrix[usable], centers)
-        found.append(pa.table({"home": pa.array(home, mask=~usable)}))
+        if placed.any():
+            home[placed], _ = assign(matrix[placed], centers)
+        found.append(pa.table({"home": pa.array(home, mask=~placed)}))
     return pa.concat_tables(found)
 
 
@@ -192,11 +179,11 @@ def _points(homes: StepRef, partitions: StepRef, part: Part, setting: Setting) -
         cell = home.slice(at, len(table))
         at += len(table)
         priority = priorities(rows.column("doc_key").to_numpy(), setting.seed)
-        usable = cell.is_valid().to_numpy()
+        placed = cell.is_valid().to_numpy()
         own = grouping.partitions + dealt(priority, figures["count"] - grouping.partitions)
-        own[usable] = partition_of(cell.drop_null().to_numpy(), priority[usable], grouping)
+        own[placed] = partition_of(cell.drop_null().to_numpy(), priority[placed], grouping)
         vector = as_binary(vectors(table.column("embedding"))).cast(pa.large_binary())
-        vector = pc.if_else(pa.array(usable), vector, pa.scalar(None, pa.large_binary()))
+        vector = pc.if_else(pa.array(placed), vector, pa.scalar(None, pa.large_binary()))
         rows = rows.append_column(PARTITION, pa.array(own)).append_column("vector", vector)
         found.append(rows.cast(POINTS))
     return pa.concat_tables(found)

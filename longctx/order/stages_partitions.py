@@ -47,7 +47,7 @@ def arrange_partitions(op: SemanticOrder, context: BarrierContext) -> tuple[Step
     placed = context.exchange(
         "placed",
         [(points, _to_partition)],
-        _unused,
+        None,
         POINTS,
         buckets=max(1, context.step_stats["partitions"]["count"]),
         work=_Arrange(op, context.setting, context.relative("placed")),
@@ -60,10 +60,6 @@ def arrange_partitions(op: SemanticOrder, context: BarrierContext) -> tuple[Step
 
 def _to_partition(table: pa.Table, setting: Setting) -> pa.Table:
     return table.append_column(BUCKET, table.column(PARTITION))
-
-
-def _unused(table: pa.Table, setting: Setting) -> pa.Table:
-    raise AssertionError("partitions are arranged by their own work")
 
 
 @dataclass(frozen=True)

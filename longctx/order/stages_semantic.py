@@ -34,7 +34,7 @@ from longctx.engine.arrays import Matrix, mapped
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.corpus import ROW, Part
 from longctx.engine.op import DROP_REASON, Barrier, Setting
-from longctx.engine.rows import addressed, to_part, vectors
+from longctx.engine.rows import addressed, to_part, usable, vectors
 from longctx.engine.steps import Prepare, Stats, StepRef, read_table
 from longctx.errors import RunError
 
@@ -45,7 +45,6 @@ F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-NO_VECTOR = 1e-6
 _MOVED_ROWS = 65_536
 _PLACED_STATUS = ("ok", "no_embedding")
 OPTIONAL = pa.schema([("n_tokens", pa.int64()), ("emb_cover", pa.float32())])
@@ -180,9 +179,9 @@ def _number(parts: list[Part], setting: Setting) -> dict[str, Any]:
     order = pc.sort_indices(merged.column("doc_id"))
     place = np.empty(merged.num_rows, dtype=np.int64)
     place[order.to_numpy()] = np.arange(merged.num_rows)
-    matrix, usable = _filled(parts, place)
-    merged = merged.take(order).combine_chunks().append_column("has_vector", pa.array(usable))
-    chosen = np.flatnonzero(usable)
+    matrix, known = _filled(parts, place)
+    merged = merged.take(order).combine_chunks().append_column("has_vector", pa.array(known))
+    chosen = np.flatnonzero(known)
     _move_to_front(matrix.rows, chosen)
     described = Stats.attach(merged, {"with_vector": len(chosen)})
     return {"documents.parquet": described, VECTORS: matrix.content(len(chosen))}
@@ -205,7 +204,7 @@ def _filled(parts: list[Part], place: I64) -> tuple[Matrix, BoolArray]:
     A row without a vector is equally far from all others: it would only slow the search down.
     """
     matrix: Matrix | None = None
-    usable = np.zeros(len(place), dtype=bool)
+    known = np.zeros(len(place), dtype=bool)
     at = 0
     for part in parts:
         for table in part.groups(["embedding"]):
@@ -214,10 +213,9 @@ def _filled(parts: list[Part], place: I64) -> tuple[Matrix, BoolArray]:
                 matrix = Matrix(len(place), found.shape[1])
             rows = place[at : at + len(found)]
             matrix.rows[rows] = found
-            norm = np.linalg.norm(found, axis=1)
-            usable[rows] = np.isfinite(found).all(axis=1) & (norm > NO_VECTOR)
+            known[rows] = usable(found)
             at += len(found)
-    return matrix or Matrix(0, 0), usable
+    return matrix or Matrix(0, 0), known
 
 
 def _move_to_front(rows: F32, chosen: I64) -> None:

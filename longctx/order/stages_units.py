@@ -16,7 +16,7 @@ import pyarrow as pa
 from longctx.embed.stages import Embed
 from longctx.engine.corpus import ROW, Part
 from longctx.engine.op import Setting
-from longctx.engine.rows import PART, addressed, as_binary, from_binary
+from longctx.engine.rows import NO_VECTOR, PART, addressed, as_binary, from_binary
 from longctx.engine.steps import BUCKET, Stats, StepRef, read_table
 from longctx.ids import priorities
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 
-_NO_VECTOR = 1e-6
 _BATCH = 1 << 14
 UNITS = pa.schema(
     [
@@ -158,7 +157,7 @@ def embed_anchors(
     order = [(n, "ascending") for n in ("priority", "number", "unit")]
     table = sample.read().sort_by(order).slice(0, wanted)
     matrix = _embedded(model, table.column("text").to_pylist())
-    usable = np.linalg.norm(matrix, axis=1) > _NO_VECTOR
+    usable = np.linalg.norm(matrix, axis=1) > NO_VECTOR
     table = table.filter(pa.array(usable)).drop_columns(["priority", "text"])
     matrix = matrix[usable]
     number = np.arange(len(matrix))
@@ -208,7 +207,7 @@ def search_units(
     for at, texts in _groups(part, own):
         at, texts = at[np.argsort(rank[at])], [texts[i] for i in np.argsort(rank[at])]
         matrix = _embedded(model, texts)
-        usable = np.linalg.norm(matrix, axis=1) > _NO_VECTOR
+        usable = np.linalg.norm(matrix, axis=1) > NO_VECTOR
         at, matrix = at[usable], matrix[usable]
         place = {unit: i for i, unit in enumerate(at.tolist())}
         skip = np.array([place.get(a, -1) for a in itself.tolist()], dtype=np.int64)

@@ -224,7 +224,7 @@ class Pack(Barrier):
             context.exchange(
                 step,
                 [(spans, to)],
-                _unused,
+                None,
                 SPANS,
                 buckets=max(1, target["shards"]),
                 work=output.Fill(own, length, own.output),
@@ -292,7 +292,3 @@ def _tokenise(base: pa.Table, brought: pa.Table, setting: Setting) -> pa.Table:
 
     table = token_columns(load_tokenizer(setting.tokenizer), base.column("text").to_pylist())
     return table.append_column(DROP_REASON, pa.nulls(table.num_rows, pa.string()))
-
-
-def _unused(table: pa.Table, setting: Setting) -> pa.Table:
-    raise AssertionError("the windows are written by their own work")
