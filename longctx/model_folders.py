@@ -24,10 +24,16 @@ _SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _NOT_OURS = ("onnx/*", "openvino/*")
 
 
-def model_folder(name: str, *, trust_remote_code: bool = False, fetch: bool = True) -> Path:
+def model_folder(
+    name: str,
+    *,
+    owner: str = "sentence-transformers/",
+    trust_remote_code: bool = False,
+    fetch: bool = True,
+) -> Path:
     """The local folder of a model: a folder as it is, or the files of a Hugging Face name.
 
-    Without `fetch` only what is in the local cache counts. Raises what the hub's client raises.
+    `owner` stands before a name that has none. Without `fetch` only what is in the local cache counts. Raises what the hub's client raises.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -35,7 +41,7 @@ def model_folder(name: str, *, trust_remote_code: bool = False, fetch: bool = Tr
     from huggingface_hub import snapshot_download
 
     found = snapshot_download(
-        name if "/" in name else f"sentence-transformers/{name}",
+        name if "/" in name else f"{owner}{name}",
         allow_patterns=[*_DATA, _CODE] if trust_remote_code else [*_DATA],
         ignore_patterns=[*_NOT_OURS],
         local_files_only=not fetch,

@@ -12,7 +12,7 @@ import longctx
 
 ROOT = Path(longctx.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
-PURE_ROOMS = {"text", "filter", "dedup", "embed", "cluster", "order", "pack", "compare"}
+PURE_ROOMS = {"text", "filter", "dedup", "embed", "cluster", "order", "pack", "compare", "score"}
 FORBIDDEN_IN_PURE = ("ray", "fsspec", "time", "random", "longctx.engine")
 # Writes the windows and their manifest, so it needs commits and paths.
 WRITERS = {"pack/output.py"}
