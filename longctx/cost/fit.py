@@ -66,9 +66,9 @@ class Coefficients:
 
 
 def line(points: Iterable[tuple[float, float]]) -> Line:
-    """The line of least squared relative error through points (x > 0, y).
+    """The line of least squared relative error through points (x >= 0, y).
 
-    ValueError without points.
+    A constant where every x is 0. ValueError without points.
     """
     found = [(x, y) for x, y in points]
     if not found:
@@ -94,7 +94,7 @@ def line(points: Iterable[tuple[float, float]]) -> Line:
             return Line(at, slope)
         if slope < 0:
             return Line(wy / w, 0.0)
-    return Line(0.0, wxy / wxx)
+    return Line(0.0, wxy / wxx) if wxx else Line(wy / w, 0.0)
 
 
 def growing(points: Iterable[tuple[float, float]]) -> Line:
@@ -105,7 +105,7 @@ def growing(points: Iterable[tuple[float, float]]) -> Line:
     found = sorted(points)
     fitted = line(found)
     x, y = found[-1]
-    return fitted if fitted.slope > 0 else Line(0.0, y / x)
+    return fitted if fitted.slope > 0 or not x else Line(0.0, y / x)
 
 
 def coefficients(op: str, step: str, seen: Sequence[Seen]) -> Coefficients:

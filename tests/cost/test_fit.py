@@ -115,3 +115,8 @@ def test_laws_are_what_their_names_say() -> None:
         "sample x clusters": 2**10,
         "documents squared / clusters": 2**19,
     }
+
+
+def test_what_has_no_text_costs_a_constant() -> None:
+    assert line([(0.0, 3.0), (0.0, 3.0)]) == Line(3.0, 0.0)
+    assert growing([(0.0, 0.0), (0.0, 2.0)]).slope == 0
