@@ -322,6 +322,12 @@ def _misplaced(stages: list[Any], ops: list[Op | None], located: Located) -> lis
                 f"{located.at(('stages', index))}: {name} reads {columns}, which no earlier stage "
                 f"writes{hint}"
             )
+        late = [n for n in names[:index] if op and n in OPS and _writes_any(n, op.precedes())]
+        if late:
+            problems.append(
+                f"{located.at(('stages', index))}: {name} changes the text, which `{late[0]}` has "
+                f"read by then; move {name} before it"
+            )
         # One missing stage is one problem, however many stages need it.
         known |= set(absent)
         if name not in OPS:
@@ -329,6 +335,10 @@ def _misplaced(stages: list[Any], ops: list[Op | None], located: Located) -> lis
             break
         known |= set(resolve(name).writes)
     return problems
+
+
+def _writes_any(name: str, columns: Sequence[str]) -> bool:
+    return bool(columns) and not set(columns).isdisjoint(resolve(name).writes)
 
 
 def _remedy(column: str, known: set[str], later: Sequence[str | None]) -> str:

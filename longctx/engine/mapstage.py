@@ -26,4 +26,4 @@ def sidecar_of(stage: str, op: Map | Model, result: StepResult) -> Sidecar:
     """The finished stage as a sidecar; it removes rows if the op does or any were quarantined."""
     quarantined = any(c.stats["quarantined"] for c in result.commits)
     files = tuple(c.files[0] for c in result.commits)
-    return Sidecar(stage, op.writes, op.removes or quarantined, files)
+    return Sidecar(stage, op.writes_columns(), op.removes or quarantined, files)

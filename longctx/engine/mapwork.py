@@ -2,6 +2,7 @@
 
 The op sees batches of living rows, bounded in bytes. When a batch raises, it is halved until the
 rows that raise stand alone; they go to quarantine with their traceback and the others go on.
+Counters that an op attaches to its columns (`Stats`) are summed over the batches of a part.
 """
 
 import traceback
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 from longctx.engine import summary
 from longctx.engine.corpus import QUARANTINED, ROW, Part, parquet_groups, scatter
 from longctx.engine.op import DROP_REASON, Map, Model, Setting
+from longctx.engine.summary import Stats
 from longctx.engine.units import Sink
 from longctx.errors import LongctxError
 from longctx.io.records import storable
@@ -46,11 +48,13 @@ class MapWork:
     def __call__(self, part: Part, sink: Sink) -> dict[str, Any]:
         bad: list[dict[str, Any]] = []
         groups, counted = [], []
+        stats: dict[str, Any] = {}
         wanted = list(dict.fromkeys([*_COUNTED, *self.counted, *self.columns]))
         sizes = part.group_sizes()
         start = 0
         for size, table in zip(sizes, part.groups(wanted), strict=True):
-            sidecar = self._sidecar(table, start, size, bad)
+            sidecar, more = self._sidecar(table, start, size, bad)
+            stats = summary.merge([stats, more])
             groups.append(sidecar)
             counted.append(_counted(table, sidecar, start, self.counted))
             start += size
@@ -58,23 +62,25 @@ class MapWork:
         write_quarantine(sink, self.setting.stage, part.name, bad)
         before = pa.concat_tables([t for t, _ in counted], promote_options="default")
         reasons = _concat([r for _, r in counted])
-        return summary.summarise(before, reasons)
+        return {**summary.summarise(before, reasons), "stats": stats}
 
     def _sidecar(
         self, table: pa.Table, start: int, size: int, bad: list[dict[str, Any]]
-    ) -> pa.Table:
-        """One row group of the sidecar: the op's columns spread over all rows of the group."""
-        outputs, rows = [], []
+    ) -> tuple[pa.Table, dict[str, Any]]:
+        """One row group of the sidecar: the op's columns spread over all rows, and its counters."""
+        outputs, rows, counters = [], [], []
         for batch in _batches(table, self.batch_bytes):
             for kept, output in guarded(self._apply, batch, self.setting.stage, bad):
-                outputs.append(output)
+                bare, stats = Stats.detach(output)
+                outputs.append(bare)
+                counters.append(stats)
                 rows.append(kept.column(ROW).to_numpy() - start)
-        empty = self._apply(table.slice(0, 0))
+        empty, _ = Stats.detach(self._apply(table.slice(0, 0)))
         merged = pa.concat_tables([empty, *outputs]).combine_chunks()
         places = np.concatenate([np.zeros(0, dtype=np.int64), *rows]).astype(np.int64)
         spread = scatter(merged, places, size)
         here = {b["row"] - start: f"{QUARANTINED}:{b['reason']}" for b in bad if b["row"] >= start}
-        return with_reasons(spread, here)
+        return with_reasons(spread, here), summary.merge(counters)
 
     def _apply(self, table: pa.Table) -> pa.Table:
         if isinstance(self.op, Model):

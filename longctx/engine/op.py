@@ -59,6 +59,14 @@ class Op(BaseModel):
         """Columns this configuration needs; by default `reads`."""
         return self.reads
 
+    def writes_columns(self) -> tuple[str, ...]:
+        """Columns this configuration writes; by default `writes`."""
+        return self.writes
+
+    def precedes(self) -> tuple[str, ...]:
+        """Columns that no earlier stage may have written: they tell of what this op rewrites."""
+        return ()
+
     def fingerprint_fields(self) -> dict[str, Any]:
         """The configuration that decides the output, as plain JSON values."""
         unset = {n for n in self.limits if getattr(self, n) == type(self).model_fields[n].default}

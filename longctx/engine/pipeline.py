@@ -207,7 +207,8 @@ def _stage(state: _State, name: str, op: Op) -> None:
         assert isinstance(op, (Map, Model))
         result = _map(state, name, op)
         total = summary.merge(c.stats for c in result.commits)
-        units, skipped, steps = len(result.commits), result.skipped, {}
+        units, skipped = len(result.commits), result.skipped
+        steps = {"": total["stats"]} if total.get("stats") else {}
         why, costs = result.why, {"": usage.of_parts(result.commits)}
     record = _record(state, name, op.op, op.kind, total, clock)
     # The user's own words win: a path must not be written down with its variables replaced.

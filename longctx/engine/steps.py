@@ -3,7 +3,6 @@
 Rules are the ops' own functions; the classes here read for them, write for them and count.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
@@ -26,6 +25,7 @@ from longctx.engine.corpus import (
 )
 from longctx.engine.mapwork import write_quarantine
 from longctx.engine.op import DROP_REASON, Setting
+from longctx.engine.summary import Stats as Stats
 from longctx.engine.units import Sink, Unit, Work, execute
 from longctx.io import paths
 
@@ -79,25 +79,6 @@ BucketRule = Callable[[pa.Table, Setting], pa.Table]
 SpreadRule = Callable[[Any, Setting], pa.Table]
 SingleRule = Callable[[Setting], "dict[str, pa.Table | bytes | memoryview]"]
 PartSidecarRule = Callable[[pa.Table, pa.Table, Setting], pa.Table]
-
-
-@dataclass(frozen=True)
-class Stats:
-    """Counters that a rule returns beside its table, attached as schema metadata."""
-
-    KEY = b"longctx.stats"
-
-    @staticmethod
-    def attach(table: pa.Table, stats: dict[str, Any]) -> pa.Table:
-        """The table carrying counters."""
-        return table.replace_schema_metadata({Stats.KEY: json.dumps(stats)})
-
-    @staticmethod
-    def detach(table: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
-        """The bare table and its counters."""
-        found = (table.schema.metadata or {}).get(Stats.KEY)
-        bare = table.replace_schema_metadata(None)
-        return bare, json.loads(found) if found else {}
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,10 @@ Every stage that writes an aligned sidecar reports them; the report, the closing
 conservation check are made from their sums.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,25 @@ from longctx.engine.corpus import QUARANTINED
 from longctx.engine.op import DROP_REASON
 
 LENGTH_BINS = 32
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Counters that a rule returns beside its table, attached as schema metadata."""
+
+    KEY = b"longctx.stats"
+
+    @staticmethod
+    def attach(table: pa.Table, stats: dict[str, Any]) -> pa.Table:
+        """The table carrying counters."""
+        return table.replace_schema_metadata({Stats.KEY: json.dumps(stats)})
+
+    @staticmethod
+    def detach(table: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
+        """The bare table and its counters."""
+        found = (table.schema.metadata or {}).get(Stats.KEY)
+        bare = table.replace_schema_metadata(None)
+        return bare, json.loads(found) if found else {}
 
 
 def summarise(before: pa.Table, reasons: pa.ChunkedArray | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from longctx.engine.corpus import ROW, Corpus, Sidecar
 from longctx.engine.mapwork import MapWork, guarded, with_reasons, write_quarantine
 from longctx.engine.op import DROP_REASON, Map, Model, Setting
+from longctx.engine.summary import Stats
 from longctx.engine.units import Sink
 from longctx.errors import RunError
 from longctx.io import paths
@@ -184,6 +185,24 @@ def test_lengths_of_an_earlier_stage_are_counted(tmp_path: Path) -> None:
     stats = later(after.part(0), Sink(found.run_dir))
     assert stats["rows_in"] == ROWS - 1
     assert stats["tokens"] == stats["chars"] == sum(len(f"text of d{i}") for i in range(ROWS - 1))
+
+
+def test_counters_that_an_op_attaches_are_summed_over_batches_and_groups(tmp_path: Path) -> None:
+    class Counting(Map):
+        op: Literal["counting"] = "counting"
+        reads: ClassVar[tuple[str, ...]] = ("text",)
+
+        def batch(self, table: pa.Table, setting: Setting) -> pa.Table:
+            if "d3" in table.column("doc_id").to_pylist():
+                raise KeyError("cannot")
+            counted = {"rows": table.num_rows, "by": {"s": table.num_rows}}
+            column = pa.table({"x": pa.array([1] * table.num_rows, pa.int64())})
+            return Stats.attach(column, counted)
+
+    found = corpus(str(tmp_path))
+    stats, sink = run(found, Counting(), 12)
+    assert stats["stats"] == {"rows": ROWS - 1, "by": {"s": ROWS - 1}}
+    assert Stats.KEY not in (sidecar(found, sink).schema_arrow.metadata or {})
 
 
 @steady
