@@ -1,9 +1,10 @@
 """The cut: what a column of scores says about which rows to keep, per group and without the texts.
 
 Pure functions on arrays; a null score is NaN, is left out of every statistic and is dropped or kept
-by policy. Means and variances are merged from (n, mean, M2) in float64 (Chan, Golub and LeVeque
-1983), so partitions can be summed in any fixed order. Ties are broken by `doc_id`, ascending, after
-the score, descending, so a cut does not depend on the order of rows. O(n log n).
+by policy. Means and variances come from exact sums (`exact.py`), so they are the same for any order
+of the rows and any division; moments in float64 can be merged (Chan, Golub and LeVeque 1983). Ties
+are broken by `doc_id`, ascending, after the score, descending, so a cut does not depend on the
+order of rows. O(n log n).
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +12,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from longctx.filter.exact import exact_sums
 
 F64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -39,16 +42,9 @@ class Moments(NamedTuple):
 
 
 def moments(x: npt.ArrayLike) -> Moments:
-    """Moments of the values that are not null; (0, 0, 0) if there is none."""
-    values = np.asarray(x, np.float64)
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return Moments(0, 0.0, 0.0)
-    if values.min() == values.max():
-        # The mean of equal values may differ from them by rounding, and z-scores would blow it up.
-        return Moments(len(values), float(values[0]), 0.0)
-    mean = float(values.mean())
-    return Moments(len(values), mean, float(((values - mean) ** 2).sum()))
+    """Moments of the finite values, in the same bits for any order; (0, 0, 0) if there is none."""
+    sums = exact_sums(x)
+    return Moments(sums.n, sums.mean, sums.m2)
 
 
 def merge_moments(a: Moments, b: Moments) -> Moments:
@@ -68,14 +64,22 @@ def zscore(x: npt.ArrayLike, of: Moments | None = None) -> F64:
     return np.asarray((values - known.mean) / scale, np.float64)
 
 
-def minmax(x: npt.ArrayLike) -> F64:
-    """x scaled to [0, 1]; 0.5 for a constant. Two extreme rows set it: for parity only."""
+def minmax(x: npt.ArrayLike, of: tuple[float, float] | None = None) -> F64:
+    """x scaled to [0, 1]; 0.5 for a constant. Two extreme rows set it: for parity only.
+
+    `of`: the smallest and the largest value of the whole group.
+    """
     values = np.asarray(x, np.float64)
-    low = np.nanmin(values, initial=np.inf)
-    high = np.nanmax(values, initial=-np.inf)
+    low, high = extent(values) if of is None else of
     if high <= low:
         return np.where(np.isnan(values), np.nan, 0.5)
     return np.asarray((values - low) / (high - low), np.float64)
+
+
+def extent(x: npt.ArrayLike) -> tuple[float, float]:
+    """The smallest and the largest value that is not null; (inf, -inf) without any."""
+    values = np.asarray(x, np.float64)
+    return float(np.nanmin(values, initial=np.inf)), float(np.nanmax(values, initial=-np.inf))
 
 
 def percent_rank(x: npt.ArrayLike) -> F64:
