@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 OPS: dict[str, str] = {
     "score.heuristics": "longctx.filter.stages:ScoreHeuristics",
+    "score.language": "longctx.score.stages_language:ScoreLanguage",
     "decide": "longctx.filter.stages:Decide",
     "dedup.exact": "longctx.dedup.stages:DedupExact",
     "dedup.minhash": "longctx.dedup.stages_minhash:DedupMinHash",
