@@ -1,7 +1,8 @@
 """Map and Model stages: a part in, an aligned sidecar out, failing rows into quarantine.
 
 The op sees batches of living rows, bounded in bytes. When a batch raises, it is halved until the
-rows that raise stand alone; they go to quarantine with their traceback and the others go on.
+rows that raise stand alone; they go to quarantine with their traceback and the others go on. An op
+that knows which rows failed says so (`RowsFailedError`), and nothing is computed twice.
 Counters that an op attaches to its columns (`Stats`) are summed over the batches of a part.
 """
 
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 
 from longctx.engine import summary
 from longctx.engine.corpus import QUARANTINED, ROW, Part, parquet_groups, scatter
-from longctx.engine.op import DROP_REASON, Map, Model, Setting
+from longctx.engine.op import DROP_REASON, Map, Model, RowsFailedError, Setting
 from longctx.engine.summary import Stats
 from longctx.engine.units import Sink
 from longctx.errors import LongctxError
@@ -111,29 +112,42 @@ def guarded(
         output = rule(table)
     except (LongctxError, MemoryError):
         raise
+    except RowsFailedError as failed:
+        _one_for_each(failed.output, table)
+        bad += [_row(table.slice(i, 1), stage, failed.errors[i]) for i in sorted(failed.errors)]
+        kept = pa.array([i not in failed.errors for i in range(table.num_rows)], pa.bool_())
+        yield table.filter(kept), failed.output.filter(kept)
+        return
     except Exception as error:
         if table.num_rows > 1:
             half = table.num_rows // 2
             yield from guarded(rule, table.slice(0, half), stage, bad)
             yield from guarded(rule, table.slice(half), stage, bad)
             return
-        bad.append(
-            {
-                "stage": stage,
-                "doc_id": table.column("doc_id")[0].as_py(),
-                "location": None,
-                "reason": type(error).__name__,
-                "detail": traceback.format_exc(),
-                "payload": None,
-                "row": table.column(ROW)[0].as_py(),
-            }
-        )
+        bad.append(_row(table, stage, error))
         return
+    _one_for_each(output, table)
+    yield table, output
+
+
+def _one_for_each(output: pa.Table, table: pa.Table) -> None:
     if output.num_rows != table.num_rows:
         raise ValueError(
             f"an op must return one row for each row: got {output.num_rows} for {table.num_rows}"
         )
-    yield table, output
+
+
+def _row(table: pa.Table, stage: str, error: Exception) -> dict[str, Any]:
+    """What quarantine says of the one row of a table."""
+    return {
+        "stage": stage,
+        "doc_id": table.column("doc_id")[0].as_py(),
+        "location": None,
+        "reason": type(error).__name__,
+        "detail": "".join(traceback.format_exception(error)),
+        "payload": None,
+        "row": table.column(ROW)[0].as_py(),
+    }
 
 
 def write_quarantine(sink: Sink, stage: str, name: str, bad: list[dict[str, Any]]) -> None:

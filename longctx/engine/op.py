@@ -5,6 +5,7 @@ three kinds. A Map turns a batch of rows into columns for the same rows. A Model
 loads something heavy, once per worker. A Barrier needs the whole set and is written as steps.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -29,6 +30,19 @@ class Setting:
     formats: tuple[str, ...] = ()
     recipe_fingerprint: str = ""
     tokenizer_fingerprint: str = ""
+
+
+class RowsFailedError(Exception):
+    """Some rows of a batch failed, and what was computed for the others is kept.
+
+    An op whose rows are dear raises it instead of an exception that would have the batch halved and
+    computed again. `output` holds one row for each of the batch, and anything for those that
+    failed; `errors` says why, by their place in the batch.
+    """
+
+    def __init__(self, output: pa.Table, errors: Mapping[int, Exception]) -> None:
+        super().__init__(f"{len(errors)} of {output.num_rows} rows failed")
+        self.output, self.errors = output, errors
 
 
 class Op(BaseModel):
@@ -110,6 +124,9 @@ class Model(Op):
 
     def prepare(self, setting: Setting) -> None:
         """Once per stage, before the workers start: build files that every worker loads."""
+
+    def finished(self, stats: Mapping[str, Any], setting: Setting) -> None:
+        """When all parts are there: raise RunError for what their counters, summed, cannot be."""
 
     def load(self, setting: Setting) -> Any:
         """Build the heavy object; called once in every worker."""

@@ -207,6 +207,8 @@ def _stage(state: _State, name: str, op: Op) -> None:
         assert isinstance(op, (Map, Model))
         result = _map(state, name, op)
         total = summary.merge(c.stats for c in result.commits)
+        if isinstance(op, Model):
+            op.finished(total.get("stats") or {}, _setting(state, name))
         units, skipped = len(result.commits), result.skipped
         steps = {"": total["stats"]} if total.get("stats") else {}
         why, costs = result.why, {"": usage.of_parts(result.commits)}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from longctx.engine.corpus import ROW, Corpus, Sidecar
 from longctx.engine.mapwork import MapWork, guarded, with_reasons, write_quarantine
-from longctx.engine.op import DROP_REASON, Map, Model, Setting
+from longctx.engine.op import DROP_REASON, Map, Model, RowsFailedError, Setting
 from longctx.engine.summary import Stats
 from longctx.engine.units import Sink
 from longctx.errors import RunError
@@ -286,6 +286,23 @@ class TestGuarded:
         assert [t.column("doc_id").to_pylist() for t, _ in kept] == [["a", "b"], ["c"], ["d"]]
         assert [(b["doc_id"], b["row"], b["reason"]) for b in bad] == [("e", 4, "ValueError")]
         assert calls == [5, 2, 3, 1, 2, 1, 1]
+
+    def test_rows_that_an_op_names_go_alone_and_nothing_is_tried_again(self) -> None:
+        calls: list[int] = []
+
+        def rule(table: pa.Table) -> pa.Table:
+            calls.append(table.num_rows)
+            output = Stats.attach(pa.table({"x": list(range(5))}), {"seen": 5})
+            raise RowsFailedError(output, {3: KeyError("k"), 1: ValueError("v")})
+
+        bad: list[dict[str, Any]] = []
+        ((rows, output),) = guarded(rule, self.TABLE, "s", bad)
+        assert rows.column("doc_id").to_pylist() == ["a", "c", "e"]
+        assert output.column("x").to_pylist() == [0, 2, 4]
+        assert Stats.detach(output)[1] == {"seen": 5}
+        assert [(b["row"], b["reason"]) for b in bad] == [(1, "ValueError"), (3, "KeyError")]
+        assert "ValueError: v" in bad[0]["detail"]
+        assert calls == [5]
 
     @pytest.mark.parametrize("error", [RunError("storage"), MemoryError(), KeyboardInterrupt()])
     def test_what_is_no_fault_of_a_row_ends_the_unit(self, error: BaseException) -> None:
