@@ -23,6 +23,7 @@ import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -118,10 +119,10 @@ def languages(text: str, model: "Model", window_chars: int, min_confidence: floa
 
 def windows_of(length: int, size: int) -> list[tuple[int, int]]:
     """Windows of `size` characters that tile a text; a last one below half joins the one before."""
-    starts = list(range(0, length, size))
-    if len(starts) > 1 and length - starts[-1] < size / 2:
-        starts.pop()
-    return list(zip(starts, [*starts[1:], length], strict=True))
+    bounds = [*range(0, length, size), length]
+    if len(bounds) > 2 and bounds[-1] - bounds[-2] < size / 2:
+        del bounds[-2]
+    return list(pairwise(bounds))
 
 
 def prose_of(text: str) -> str:
