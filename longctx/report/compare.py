@@ -6,9 +6,8 @@ measured. A content that occurs in several windows or runs is embedded once.
 
 Vectors are what `embed` gives for the text of a segment: a document that stands in a window whole
 has the vector of the document, a piece of one has the vector of the piece. The packaged encoders
-know English and code only; windows do not tell the language, so a text is left out when more than
-a tenth of the letters in a sample of it are not Latin: on the development corpus that keeps all of
-English and code, and 1 % of the pages in Korean and Chinese, half of which are code by letters.
+know English and code only; windows do not tell the language, so a text that is not in Latin letters
+(`longctx.text.latin`) is left out.
 Memory: one table of windows, the vectors (1 kB a segment), and 60 bytes a segment of each run.
 """
 
@@ -33,13 +32,13 @@ from longctx.ids import U64
 from longctx.pack.frame import I64
 from longctx.pack.similarity import F32
 from longctx.report.compare_sources import ASSUMED_TOKENIZER, Source, sources
+from longctx.text.latin import is_latin
 from longctx.text.tokenize import Tokenizer, load_tokenizer
 
 WINDOWS = 2_000
 _PACKAGED = ("static", "minilm")
 _BATCH, _BATCH_CHARS = 256, 1 << 23
 _PENDING = 4
-_LOOK = 1_000
 
 Say = Callable[[str], None]
 
@@ -118,23 +117,6 @@ def compare(
         vectors = _Vectors(encoder, model in _PACKAGED, pool)
         lines = [_measured(run, given, vectors, sizes, most_windows, say) for run in found]
     return Comparison(lines, sizes, model, most_windows)
-
-
-def is_latin(text: str) -> bool:
-    """Whether at least nine in ten letters at the beginning and in the middle are Latin."""
-    middle = max(_LOOK, len(text) // 2)
-    seen = text[:_LOOK] + text[middle : middle + _LOOK]
-    plain = seen.encode("ascii", "ignore")
-    latin = sum(map(plain.count, _LETTERS))
-    if len(plain) == len(seen):
-        return latin > 0
-    letters = [c for c in seen if c > "\x7f" and c.isalpha()]
-    accented = sum(c <= _LAST_LATIN for c in letters)
-    return latin + accented > 0 and latin + accented >= 9 * (len(letters) - accented)
-
-
-_LETTERS = [bytes([c]) for c in range(128) if chr(c).isalpha()]
-_LAST_LATIN = "\u024f"
 
 
 def _first_reading(source: Source, options: Options, length: int | None, say: Say) -> _Run:

@@ -16,7 +16,8 @@ from longctx.compare.counts import Counts
 from longctx.compare.likeness import Likeness
 from longctx.compare.result import Line
 from longctx.embed.encoders import load_encoder
-from longctx.report.compare import compare, is_latin
+from longctx.report.compare import compare
+from longctx.text.latin import is_latin
 from tests.compare.packed import dealt, foreign, topical, written
 from tests.io.packed import packed_windows
 
