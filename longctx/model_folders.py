@@ -6,6 +6,7 @@ names classes, and some of them read pickles of their own. From the hub come con
 vocabularies and safetensors, and nothing else.
 """
 
+import hashlib
 import json
 from pathlib import Path, PurePosixPath
 
@@ -22,6 +23,7 @@ _CODE = "*.py"
 # The names that loaders look for; beside any other they would take the pickles.
 _SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _NOT_OURS = ("onnx/*", "openvino/*")
+_SAMPLED = 1 << 20
 
 
 def model_folder(
@@ -33,7 +35,8 @@ def model_folder(
 ) -> Path:
     """The local folder of a model: a folder as it is, or the files of a Hugging Face name.
 
-    `owner` stands before a name that has none. Without `fetch` only what is in the local cache counts. Raises what the hub's client raises.
+    `owner` stands before a name that has none. Without `fetch` only what is in the local cache
+    counts. Raises what the hub's client raises.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -47,6 +50,24 @@ def model_folder(
         local_files_only=not fetch,
     )
     return Path(found)
+
+
+def folder_digest(folder: Path) -> str:
+    """16 hex digits that tell the weights and configuration of models apart.
+
+    Of each file of weights its size and the first and last megabyte count: all of a large model
+    would take minutes to read, and training changes every tensor.
+    """
+    found = hashlib.sha256()
+    for file in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
+        if not file.is_file():
+            continue
+        found.update(f"{file.name} {file.stat().st_size}\n".encode())
+        with file.open("rb") as content:
+            found.update(content.read(_SAMPLED))
+            content.seek(-min(_SAMPLED, file.stat().st_size), 2)
+            found.update(content.read())
+    return found.hexdigest()[:16]
 
 
 def check_folder(folder: Path, where: str, *, trust_remote_code: bool = False) -> None:

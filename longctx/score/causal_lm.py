@@ -7,9 +7,11 @@ LongWanjuan's coherence, ProLong's pairs, GATEAU's HMG) are read from it.
 
 Stretches are sorted by length and read in batches of at most `batch_tokens` padded tokens. Padding
 stands at the right: attention is causal, so no scored position ever sees it; no mask is needed.
-Logits are made in slices of rows, never for a whole stretch (128 k tokens of a vocabulary of 150 k
-would be 80 GB). What a batch holds changes a score by float rounding only. Where an accelerator
-runs out of memory the batch is halved, down to one stretch, then the slice of rows (`halved`).
+Logits are made for the scored positions only and in slices of rows, never for a whole stretch
+(128 k tokens of a vocabulary of 150 k would be 80 GB). On a CPU a slice fits its caches, and one
+pass over it gives the largest logit and its place: half the time of argmax and logsumexp. What a
+batch holds changes a score by float rounding only. Where an accelerator runs out of memory the
+batch is halved, down to one stretch, then the slice of rows (`halved`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +24,7 @@ import numpy.typing as npt
 
 from longctx.embed.chunked import quiet
 from longctx.errors import RunError
-from longctx.model_folders import check_folder, model_folder
+from longctx.model_folders import check_folder, folder_digest, model_folder
 from longctx.score.smollm2 import packaged_folder
 from longctx.text.tokenize import Tokenizer, load_tokenizer
 
@@ -37,7 +39,7 @@ DTYPES = ("float32", "bfloat16")
 PACKAGED = "smollm2"
 # Activations of more do not fit a CPU's caches; a GPU needs many tokens to be busy.
 _CPU_TOKENS, _CUDA_TOKENS = 2048, 65_536
-_LOGIT_BYTES = 1 << 28
+_CPU_LOGITS, _CUDA_LOGITS = 1 << 25, 1 << 28  # bytes of float32 logits at once
 
 
 class Segment(NamedTuple):
@@ -53,7 +55,11 @@ class Segment(NamedTuple):
 
 
 class TokenScores(NamedTuple):
-    """Negative log-likelihood in nats, float32 [hi - lo], and top-1 hits, bool [hi - lo]."""
+    """Negative log-likelihood in nats, float32 [hi - lo], and top-1 hits, bool [hi - lo].
+
+    A likelihood that a model gives as something else than a number stays NaN or infinite: whoever
+    asked knows which document that is, and the others of the batch are as they should be.
+    """
 
     nll: F32
     hit: Mask
@@ -64,7 +70,8 @@ class CausalLM:
     """A loaded model; made by `load_causal_lm`.
 
     `bos` is the token fed before a stretch (None: the tokenizer has none), `limit` the most tokens
-    that the model can read at once, BOS included; `halved` how often memory ran out.
+    that the model can read at once, BOS included; `digest` tells weights apart (`folder_digest`);
+    `halved` how often memory ran out.
     """
 
     name: str
@@ -73,6 +80,7 @@ class CausalLM:
     bos: int | None
     limit: int
     batch_tokens: int
+    digest: str = ""
     halved: int = field(default=0)
     _rows: int = field(default=0)
 
@@ -85,11 +93,23 @@ class CausalLM:
         """The device that the model is on."""
         return next(self.model.parameters()).device
 
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens the model gives logits for."""
+        return int(self.model.config.get_text_config().vocab_size)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What decides the scores of the same text: scores of different ones do not compare."""
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        tokenizer = self.tokenizer.fingerprint[:16]
+        return {"weights": self.digest, "dtype": dtype, "tokenizer": tokenizer}
+
     def scores(self, segments: Sequence[Segment]) -> list[TokenScores]:
         """Scores of the positions that each segment asks for, in the order of `segments`.
 
         Raises ValueError for a position without anything before it, or a segment longer than
-        `limit`; FloatingPointError where the model's output is not a number.
+        `limit`.
         """
         for segment in segments:
             self._check(segment)
@@ -147,18 +167,23 @@ class CausalLM:
     def _forward(self, batch: list[Segment]) -> list[TokenScores]:
         import torch
 
-        framed = [self._framed(s) for s in batch]
-        width = max(len(s.ids) + f for s, f in zip(batch, framed, strict=True))
+        shifted = [(s, self._framed(s)) for s in batch]
+        width = max(len(s.ids) + shift for s, shift in shifted)
         ids = np.zeros((len(batch), width), dtype=np.int64)
-        for row, segment, shift in zip(ids, batch, framed, strict=True):
+        for row, (segment, shift) in zip(ids, shifted, strict=True):
             row[:shift] = self.bos or 0
             row[shift : shift + len(segment.ids)] = segment.ids
+        rows = np.concatenate(
+            [i * width + shift - 1 + np.arange(s.lo, s.hi) for i, (s, shift) in enumerate(shifted)]
+        )
         with torch.inference_mode():
-            hidden = self.hidden(torch.from_numpy(ids).to(self.device))
-            return [
-                self._read(hidden[i], segment, shift)
-                for i, (segment, shift) in enumerate(zip(batch, framed, strict=True))
-            ]
+            hidden = self.hidden(torch.from_numpy(ids).to(self.device)).flatten(0, 1)
+            found = self._read(
+                hidden[torch.from_numpy(rows).to(self.device)],
+                torch.from_numpy(ids.reshape(-1)[rows + 1]).to(self.device),
+            )
+        ends = np.cumsum([s.hi - s.lo for s in batch])[:-1]
+        return [TokenScores(*one) for one in zip(*(np.split(f, ends) for f in found), strict=True)]
 
     def hidden(self, ids: "torch.Tensor") -> "torch.Tensor":
         """Last hidden states [b, n, d] of ids int64 [b, n], padded at the right or not at all."""
@@ -167,37 +192,33 @@ class CausalLM:
         ).last_hidden_state
         return found
 
-    def _read(self, hidden: "torch.Tensor", segment: Segment, shift: int) -> TokenScores:
-        """Scores from the hidden states of one segment: position t is said by the one before."""
+    def _read(self, hidden: "torch.Tensor", targets: "torch.Tensor") -> tuple[F32, Mask]:
+        """Likelihoods of `targets`, int64 [m], and hits, from the hidden states [m, d] before."""
         import torch
 
-        targets = torch.from_numpy(segment.ids.astype(np.int64)).to(hidden.device)
-        nll: list[torch.Tensor] = []
-        hit: list[torch.Tensor] = []
+        nll: list[torch.Tensor] = [torch.zeros(0, device=hidden.device)]
+        hit: list[torch.Tensor] = [torch.zeros(0, dtype=torch.bool, device=hidden.device)]
         step = self._slice()
-        for first in range(segment.lo, segment.hi, step):
-            last = min(first + step, segment.hi)
-            logits = self.logits(hidden[first + shift - 1 : last + shift - 1])
-            right = targets[first:last, None]
-            chosen = logits.gather(1, right)[:, 0]
-            nll.append(torch.logsumexp(logits, dim=1) - chosen)
-            hit.append(logits.argmax(dim=1) == right[:, 0])
-        if not nll:
-            return TokenScores(np.zeros(0, dtype=np.float32), np.zeros(0, dtype=bool))
-        losses = torch.cat(nll).cpu().numpy()
-        if not np.isfinite(losses).all():
-            raise FloatingPointError(f"{self.name} gave likelihoods that are not numbers")
-        return TokenScores(losses, torch.cat(hit).cpu().numpy())
+        for first in range(0, len(targets), step):
+            right = targets[first : first + step]
+            logits = self.logits(hidden[first : first + step])
+            chosen = logits.gather(1, right[:, None])[:, 0]
+            largest, at = logits.max(dim=1)
+            sums = logits.sub_(largest[:, None]).exp_().sum(dim=1)
+            nll.append(sums.log_() + (largest - chosen))
+            hit.append(at == right)
+        return torch.cat(nll).cpu().numpy(), torch.cat(hit).cpu().numpy()
 
     def logits(self, hidden: "torch.Tensor") -> "torch.Tensor":
-        """Logits float32 [m, vocabulary] of hidden states [m, d]."""
+        """Logits float32 [m, vocabulary] of hidden states [m, d]; nothing else refers to them."""
         head: Callable[[torch.Tensor], torch.Tensor] = self.model.get_output_embeddings()
         return head(hidden).float()
 
     def _slice(self) -> int:
         """Rows whose logits are made at once."""
         if not self._rows:
-            self._rows = max(16, _LOGIT_BYTES // (4 * int(self.model.config.vocab_size)))
+            room = _CUDA_LOGITS if self.device.type == "cuda" else _CPU_LOGITS
+            self._rows = max(16, room // (4 * self.vocabulary))
         return self._rows
 
 
@@ -236,6 +257,7 @@ def load_causal_lm(
         tokenizer.bos_id,
         int(getattr(config, "max_position_embeddings", 0) or 1 << 30),
         batch_tokens or (_CUDA_TOKENS if device.startswith("cuda") else _CPU_TOKENS),
+        folder_digest(folder),
     )
     _check_head(found)
     return found

@@ -103,12 +103,26 @@ def test_one_stretch_that_does_not_fit_is_told(
         lm.scores([Segment(ids(30), 0, 30)])
 
 
-def test_likelihoods_that_are_not_numbers_are_an_error(tmp_path: Path) -> None:
+def test_likelihoods_that_are_not_numbers_stay_with_their_segment(tmp_path: Path) -> None:
     lm = load_causal_lm(str(tiny_model(tmp_path)), dtype="float32")
+    fine, broken = np.array([5, 6, 7, 8], np.int32), np.array([5, 3, 7, 8], np.int32)
+    expected = lm.scores([Segment(fine, 1, 4)])[0].nll
     with torch.no_grad():
-        lm.model.get_output_embeddings().weight[3] = float("nan")
-    with pytest.raises(FloatingPointError, match="not numbers"):
-        lm.scores([Segment(ids(8), 0, 8)])
+        lm.model.get_input_embeddings().weight[3] = float("nan")
+    found = lm.scores([Segment(broken, 1, 4), Segment(fine, 1, 4)])
+    assert not np.isfinite(found[0].nll).all()
+    np.testing.assert_allclose(found[1].nll, expected, atol=1e-6)
+
+
+def test_identity_tells_weights_dtypes_and_vocabularies_apart(tmp_path: Path) -> None:
+    folder = str(tiny_model(tmp_path / "a"))
+    found = load_causal_lm(folder, dtype="float32").identity
+    assert found == load_causal_lm(folder, dtype="float32").identity
+    assert found["dtype"] == "float32"
+    assert load_causal_lm(folder).identity == {**found, "dtype": "bfloat16"}
+    other = load_causal_lm(str(tiny_model(tmp_path / "b", seed=1)), dtype="float32").identity
+    assert other["weights"] != found["weights"]
+    assert other["tokenizer"] == found["tokenizer"]
 
 
 def test_a_folder_without_a_model_is_told(tmp_path: Path) -> None:
