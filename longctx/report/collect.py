@@ -30,6 +30,7 @@ from longctx.report.data import (
     StageRow,
     WindowAudit,
 )
+from longctx.report.run_shape import check
 
 FILE = "report.html"
 _CLUSTERS, _MEMBERS, _SNIPPET = 6, 4, 400
@@ -46,9 +47,34 @@ def write_report(run_dir: str) -> str:
     return url
 
 
+def load_run(run_dir: str) -> Run:
+    """A run's `run.json`, of the shape that everything here relies on. Raises RecipeError."""
+    run = manifest.load(run_dir)
+    file = paths.join(paths.absolute(run_dir), manifest.FILE)
+    check("run", run, file)
+    for number, stage in enumerate(run["stages"]):
+        for step, figures in stage["steps"].items():
+            place = ("stages", number, "steps", step)
+            check("warnings", figures.get("warnings", {}), file, (*place, "warnings"))
+            if step == "tours" and stage["op"].startswith("order.") and _compared(figures):
+                check("tours", figures, file, place)
+            if step == "audit" and stage["op"] == "pack" and figures.get("windows"):
+                check("audit", figures, file, place)
+                named = ("dropped_", "span_ge_")
+                check(
+                    "figures",
+                    {k: v for k, v in figures.items() if k.startswith(named)},
+                    file,
+                    place,
+                )
+                targets = stage["steps"].get("plan", {}).get("targets")
+                check("targets", targets, file, (*place[:-1], "plan", "targets"))
+    return run
+
+
 def collect(run_dir: str) -> ReportData:
     """What the report shows. Raises RecipeError if the folder holds no run."""
-    run = manifest.load(run_dir)
+    run = load_run(run_dir)
     stages: list[Stage] = run["stages"]
     scored = [s for s in stages if s["summary"].get("lengths")]
     tokens = [s for s in stages if s["summary"].get("tokens") is not None]
@@ -138,7 +164,7 @@ def _warnings(stages: Iterable[Stage]) -> list[str]:
 def _neighbours(stages: Iterable[Stage]) -> Neighbours | None:
     order = next((s for s in stages if s["op"].startswith("order.")), None)
     figures = order["steps"].get("tours", {}) if order else {}
-    if figures.get("adjacency") is None or figures.get("adjacency_random") is None:
+    if not _compared(figures):
         return None
     bins = len(figures["histogram"])
     edges = [-1 + 2 * i / bins for i in range(bins + 1)]
@@ -150,6 +176,11 @@ def _neighbours(stages: Iterable[Stage]) -> Neighbours | None:
         jumps=figures["jumps"] or 0.0,
         bound=figures["top2_bound"],
     )
+
+
+def _compared(tours: dict[str, Any]) -> bool:
+    """Whether an order compared its neighbours with those of a random order."""
+    return tours.get("adjacency") is not None and tours.get("adjacency_random") is not None
 
 
 def _windows(run: Run, stages: Iterable[Stage]) -> WindowAudit | None:
@@ -194,7 +225,7 @@ def _targets(pack: Stage) -> dict[str, Any]:
 
 def _strategy(pack: Stage) -> str:
     """The strategy in words, with the rule and the look-ahead that were taken where it has them."""
-    name = str(pack["settings"]["strategy"])
+    name = str(pack["settings"].get("strategy", "unknown"))
     taken = (t.get("choice") for t in _targets(pack).values())
     named = dict.fromkeys(f"{c['rule']}, look-ahead {c['look_ahead']:,}" for c in taken if c)
     return f"{name} ({'; '.join(named)})" if named else name
@@ -209,8 +240,8 @@ def _length_rows(pack: Stage, by_length: dict[str, Any]) -> list[LengthRow]:
             figures.get("fill") or 0.0,
             figures.get("split_docs") or 0.0,
             figures.get("context_coherence"),
-            _targets(pack)[length]["share"],
-            _targets(pack)[length]["share_reached"],
+            _targets(pack).get(length, {}).get("share"),
+            _targets(pack).get(length, {}).get("share_reached"),
         )
         for length, figures in by_length.items()
     ]
@@ -230,7 +261,7 @@ def _mixes(stages: list[Stage], key: str) -> list[Mix]:
     """Tokens and documents by name, as read (first stage that counted tokens) and as packed."""
     if len(stages) < 2:
         return []
-    read, packed = stages[0]["summary"][key], stages[-1]["summary"][key]
+    read, packed = (s["summary"].get(key, {}) for s in (stages[0], stages[-1]))
     mixes = [
         Mix(name, tokens, packed.get(name, [0, 0])[1], docs, packed.get(name, [0, 0])[0])
         for name, (docs, tokens) in read.items()

@@ -79,8 +79,8 @@ class LengthRow:
     fill: float
     split_docs: float
     coherence: float | None
-    share: float
-    share_reached: float
+    share: float | None
+    share_reached: float | None
 
 
 @dataclass(frozen=True)
