@@ -2,8 +2,8 @@
 
 One pass over the bytes, in slices that stay in the first-level cache: `_scan` normalises and cuts
 tokens with a table of `longctx.dedup.chartable`, `_token_hash` looks each token up in a cache of
-BLAKE2b values, `_shingle_bases` rolls the polynomial of `longctx.dedup.shingles` over the hashes
-and `minhash` takes the minima. Nothing grows with the text but the buffer of the longest token,
+BLAKE2b values, `rolled` rolls the polynomial of `longctx.dedup.shingles` over the hashes and
+`minhash` takes the minima. Nothing grows with the text but the buffer of the longest token,
 so a document of 200 MB needs no more memory than a page.
 
 Single-threaded and without the GIL: parallelism belongs to whoever holds the parts.
@@ -33,7 +33,7 @@ U8 = npt.NDArray[np.uint8]
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
-Buffers = tuple[U8, U64, U64, U32]  # token, cache, hashes, bases
+Buffers = tuple[U8, U64, U64, U64, U32]  # token, cache, hashes, values, bases
 
 SLICE = 4096  # tokens hashed, shingled and minimised at a time
 EMPTY = np.uint32(0xFFFFFFFF)  # a signature's value before the first shingle
@@ -227,8 +227,8 @@ def _murmur(x: np.uint32) -> np.uint32:
 
 
 @njit(nogil=True, cache=True)
-def _shingle_bases(hashes: U64, filled: int, n: int, bases: U32) -> int:
-    """Murmur-mixed bases of the n-token shingles of hashes[:filled]; returns how many.
+def rolled(hashes: U64, filled: int, n: int, values: U64) -> int:
+    """Values of the n-token shingles of hashes[:filled], in order; returns how many.
 
     The polynomial is rolled: the hash that leaves takes PRIME^n of itself along. A text shorter
     than n gives its caller a smaller n.
@@ -243,7 +243,7 @@ def _shingle_bases(hashes: U64, filled: int, n: int, bases: U32) -> int:
         value = value * PRIME + hashes[i]
         if i >= n:
             value -= leaving * hashes[i - n]
-        bases[i - n + 1] = _murmur(np.uint32(_mixed(value)))
+        values[i - n + 1] = _mixed(value)
     return max(0, filled - n + 1)
 
 
@@ -271,7 +271,7 @@ def _sign(
     signature: U32,
 ) -> int:
     """Signature of one text; returns its number of shingles, -1 if it needs the reference."""
-    token, cache, hashes, bases = buffers
+    token, cache, hashes, values, bases = buffers
     n_shingles = 0
     kept = 0
     pos = start
@@ -282,7 +282,9 @@ def _sign(
         width = n
         if n_shingles == 0 and pos == end:
             width = max(1, min(n, filled))
-        made = _shingle_bases(hashes, filled, width, bases)
+        made = rolled(hashes, filled, width, values)
+        for i in range(made):
+            bases[i] = _murmur(np.uint32(values[i]))
         minhash(bases[:made], a, b, signature)
         n_shingles += made
         kept = min(n - 1, filled)

@@ -108,8 +108,9 @@ def _sign(array: pa.Array, table: Table, ngram: int, perms: tuple[U32, U32]) -> 
     signs = np.empty((len(array), a.size), dtype=np.uint32)
     n_shingles = np.empty(len(array), dtype=np.int64)
     longest = int(np.diff(offsets).max(initial=0))
-    hashes, bases = np.empty(SLICE, dtype=np.uint64), np.empty(SLICE, dtype=np.uint32)
-    buffers = (token_buffer(longest), token_cache(), hashes, bases)
+    hashes, values = np.empty((2, SLICE), dtype=np.uint64)
+    bases = np.empty(SLICE, dtype=np.uint32)
+    buffers = (token_buffer(longest), token_cache(), hashes, values, bases)
     sign_all(data, offsets, table, ngram, a, b, buffers, signs, n_shingles)
     return signs, n_shingles
 

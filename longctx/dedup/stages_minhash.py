@@ -16,13 +16,13 @@ from pydantic import Field, model_validator
 
 from longctx.dedup.stages_bands import Banding, by_band, find_candidates, matrix
 from longctx.dedup.stages_components import EDGES, find_components
+from longctx.dedup.stages_profiles import Profile, by_profile
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.corpus import ROW, Part
 from longctx.engine.op import DROP_REASON, Barrier, Setting
 from longctx.engine.rows import ADDRESS, PART, addressed, as_binary, to_part
 from longctx.engine.steps import BUCKET, Stats, bucket_of
 
-Profile = Literal["text", "code"]
 _COMPARED = pa.schema(
     [("band_key", pa.uint64()), ("doc_key", pa.uint64()), ("sig", pa.large_binary())]
 )
@@ -153,26 +153,18 @@ def _signatures(op: DedupMinHash, part: Part, setting: Setting) -> pa.Table:
     found = []
     extra = [c for c in [op._keep_column()] if c]
     for table in part.groups(["doc_id", "text", "source", *extra]):
-        texts = table.column("text").combine_chunks()
-        sources = np.array(table.column("source").to_pylist(), dtype=object)
-        profiles = np.array([op.profiles.get(s, op.profile) for s in sources], dtype=object)
         sig = np.zeros((table.num_rows, op.num_perm), dtype=np.uint32)
         shingles = np.zeros(table.num_rows, dtype=np.int64)
-        for profile in sorted(set(profiles)):
-            rows = np.flatnonzero(profiles == profile)
+        for profile, rows, texts in by_profile(table, op.profile, op.profiles):
             sig[rows], shingles[rows] = signatures(
-                texts.take(pa.array(rows)),
-                num_perm=op.num_perm,
-                ngram=op.ngram,
-                seed=op.seed,
-                profile=profile,
+                texts, num_perm=op.num_perm, ngram=op.ngram, seed=op.seed, profile=profile
             )
-        rows = addressed(part, table)
-        rows = rows.append_column("order", pa.array(_order(op.keep, table)))
-        rows = rows.append_column("source", table.column("source"))
-        rows = rows.append_column("sig", as_binary(sig).cast(pa.large_binary()))
+        signed = addressed(part, table)
+        signed = signed.append_column("order", pa.array(_order(op.keep, table)))
+        signed = signed.append_column("source", table.column("source"))
+        signed = signed.append_column("sig", as_binary(sig).cast(pa.large_binary()))
         # A document without tokens has no signature: it is nobody's duplicate.
-        found.append(rows.filter(pa.array(shingles > 0)))
+        found.append(signed.filter(pa.array(shingles > 0)))
     return pa.concat_tables(found)
 
 
