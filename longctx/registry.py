@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 OPS: dict[str, str] = {
     "score.heuristics": "longctx.filter.stages:ScoreHeuristics",
     "score.language": "longctx.score.stages_language:ScoreLanguage",
+    "filter.pii": "longctx.filter.stages_pii:FilterPII",
     "decide": "longctx.filter.stages:Decide",
     "dedup.exact": "longctx.dedup.stages:DedupExact",
     "dedup.minhash": "longctx.dedup.stages_minhash:DedupMinHash",
+    "dedup.containment": "longctx.dedup.stages_containment:DedupContainment",
     "dedup.semantic": "longctx.dedup.stages_semantic:DedupSemantic",
     "embed": "longctx.embed.stages:Embed",
     "cluster.kmeans": "longctx.cluster.stages:ClusterKMeans",
