@@ -14,11 +14,10 @@ import pyarrow.compute as pc
 
 from longctx.engine import commit, manifest
 from longctx.engine.commit import FileRef
-from longctx.engine.corpus import ROW, open_source
+from longctx.engine.corpus import ROW
 from longctx.engine.rows import PART
 from longctx.engine.steps import read_table
 from longctx.io import paths
-from longctx.io.parquet_files import parquet_file
 from longctx.report.data import (
     ClusterMember,
     DuplicateCluster,
@@ -31,6 +30,7 @@ from longctx.report.data import (
     WindowAudit,
 )
 from longctx.report.run_shape import check
+from longctx.report.texts import text_files, text_of
 
 FILE = "report.html"
 _CLUSTERS, _MEMBERS, _SNIPPET = 6, 4, 400
@@ -269,23 +269,16 @@ def _mixes(stages: list[Stage], key: str) -> list[Mix]:
     return sorted(mixes, key=lambda m: (-m.tokens_read, m.name))
 
 
-def _clusters(run_dir: str, stages: Iterable[Stage]) -> list[DuplicateCluster]:
+def _clusters(run_dir: str, stages: list[Stage]) -> list[DuplicateCluster]:
     found: list[DuplicateCluster] = []
-    documents = _document_files(run_dir)
-    for stage in stages:
-        if stage["op"] == "dedup.minhash":
-            found += _minhash_clusters(run_dir, stage["stage"], documents)
+    deduplicating = [s["stage"] for s in stages if s["op"] == "dedup.minhash"]
+    texts = text_files(run_dir, stages) if deduplicating else []
+    for stage in deduplicating:
+        found += _minhash_clusters(run_dir, stage, texts)
     return sorted(found, key=lambda c: -c.size)[:_CLUSTERS]
 
 
-def _document_files(run_dir: str) -> list[FileRef]:
-    folder = paths.join(run_dir, "stages", "00-read", "groups")
-    return [
-        f for c in commit.load(folder).values() for f in c.files if f.name.startswith("documents/")
-    ]
-
-
-def _minhash_clusters(run_dir: str, stage: str, documents: list[FileRef]) -> list[DuplicateCluster]:
+def _minhash_clusters(run_dir: str, stage: str, texts: list[FileRef]) -> list[DuplicateCluster]:
     folder = paths.join(run_dir, "stages", stage, "clusters")
     files = [f for c in commit.load(folder).values() for f in c.files if f.rows]
     if not files:
@@ -307,11 +300,11 @@ def _minhash_clusters(run_dir: str, stage: str, documents: list[FileRef]) -> lis
     by_name: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows.to_pylist():
         by_name[row["dup_cluster_id"]].append(row)
-    return [_cluster(run_dir, stage, by_name[n], documents) for n in names.to_pylist()]
+    return [_cluster(run_dir, stage, by_name[n], texts) for n in names.to_pylist()]
 
 
 def _cluster(
-    run_dir: str, stage: str, rows: list[dict[str, Any]], documents: list[FileRef]
+    run_dir: str, stage: str, rows: list[dict[str, Any]], texts: list[FileRef]
 ) -> DuplicateCluster:
     rows.sort(key=lambda r: (not r["dup_kept"], -r["dup_sim_kept"], r["doc_id"]))
     members = [
@@ -320,19 +313,8 @@ def _cluster(
             r["source"],
             r["dup_kept"],
             r["dup_sim_kept"],
-            text_of(run_dir, documents[r[PART]], r[ROW])[:_SNIPPET],
+            text_of(run_dir, texts[r[PART]], r[ROW])[:_SNIPPET],
         )
         for r in rows[:_MEMBERS]
     ]
     return DuplicateCluster(stage, rows[0]["dup_cluster_size"], members)
-
-
-def text_of(run_dir: str, ref: FileRef, row: int) -> str:
-    """The text of one document by its part's file and its row there."""
-    file = parquet_file(open_source(paths.inside(run_dir, ref.name)))
-    for group in range(file.metadata.num_row_groups):
-        size = file.metadata.row_group(group).num_rows
-        if row < size:
-            return str(file.read_row_group(group, columns=["text"]).column(0)[row].as_py())
-        row -= size
-    return ""
