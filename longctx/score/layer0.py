@@ -8,7 +8,7 @@ the model's configuration, so scaled variants are right; it is defined at any po
 positions beyond the model's context its angles are some that the model was never trained on.
 Raise `rope_theta` there, as the paper of LongAttn does (2.5e6 for Llama-3.1, windows of 32 k).
 
-Before RoPE, q and k depend on the token alone, so each distinct token of a window is projected once.
+Before RoPE, q and k depend on the token alone: each distinct token of a window is projected once.
 
 Layouts of Llama, Mistral, Qwen2 and Qwen3 are known. Whatever scales embeddings, caps logits, or
 has other positions gives another attention and is refused.
@@ -110,7 +110,9 @@ class Layer0:
 
         while True:
             try:
-                return longattn_stream(*self.qk(self.framed(ids)), var_mode=var_mode, rows=self.rows)
+                return longattn_stream(
+                    *self.qk(self.framed(ids)), var_mode=var_mode, rows=self.rows
+                )
             except torch.OutOfMemoryError:
                 if self.rows <= _LEAST_ROWS:
                     raise RunError(
@@ -130,9 +132,8 @@ class Layer0:
 
         with torch.inference_mode():
             device = self.weights[_NORM].device
-            tokens, places = torch.from_numpy(ids.astype(np.int64)).to(device).unique(
-                return_inverse=True
-            )
+            distinct, inverse = np.unique(ids.astype(np.int64), return_inverse=True)
+            tokens, places = (torch.from_numpy(a).to(device) for a in (distinct, inverse))
             embedded = self.weights[_EMBEDDINGS][tokens].to(self.weights[_NORM].dtype)
             normed = _rms(embedded, self.weights[_NORM], self.eps)
             q, k = (self._heads(name, normed)[places].transpose(0, 1)[None] for name in "qk")
@@ -175,7 +176,9 @@ def load_layer0(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        folder = packaged_folder() if name == PACKAGED else model_folder(name, owner="", fetch=fetch)
+        folder = (
+            packaged_folder() if name == PACKAGED else model_folder(name, owner="", fetch=fetch)
+        )
         check_folder(folder, "score.longattn")
         with quiet():
             config = _config(folder, rope_theta)

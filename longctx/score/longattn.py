@@ -1,6 +1,6 @@
 """LongAttn (arXiv 2502.16860): how much of the first layer's attention goes far back.
 
-In a window of L tokens, M is the causal softmax attention of one head of layer 0 and k = floor(L/4).
+In a window of L tokens, M is the causal softmax attention of a head of layer 0 and k = floor(L/4).
 DS = sum of M[i, j] over i - j >= k, divided by L, says how much attention goes that far; Var, the
 variance of those weights, how unevenly. Both are means over the heads. The score of a cut,
 z(DS) - alpha·z(Var) (the paper) or its min-max form (the released code), is made by `decide` from
@@ -131,8 +131,8 @@ def far_sums(
 
     `q` [heads, L, d] and `k` [key heads, L, d] are float32 or float64, on one device; consecutive
     heads of q share a key head. `rows` is how many rows of weights are held at once; the result
-    does not depend on it but for rounding. Weights that are no numbers give sums that are none. Raises
-    torch's OutOfMemoryError.
+    does not depend on it but for rounding. Weights that are no numbers give sums that are none.
+    Raises torch's OutOfMemoryError.
     """
     import torch
 

@@ -107,7 +107,7 @@ def test_weights_in_several_files_are_found_by_the_index(tmp_path: Path) -> None
     index = {}
     for i, own in enumerate((names[::2], names[1::2])):
         save_file({n: tensors[n] for n in own}, folder / f"model-{i}.safetensors")
-        index |= {n: f"model-{i}.safetensors" for n in own}
+        index |= dict.fromkeys(own, f"model-{i}.safetensors")
     (folder / "model.safetensors").unlink()
     file = folder / "model.safetensors.index.json"
     file.write_text(json.dumps({"weight_map": index}))
@@ -165,7 +165,7 @@ def test_windows_are_as_asked_or_what_the_model_reads(tmp_path: Path) -> None:
 def test_a_first_layer_that_looks_back_too_little_is_told(tmp_path: Path) -> None:
     layer = load_layer0(str(tiny_model(tmp_path, "mistral", sliding_window=128)), device="cpu")
     assert layer.window(None) == 128
-    with pytest.raises(RunError, match="windows of 256 tokens, .* looks back only 128"):
+    with pytest.raises(RunError, match=r"windows of 256 tokens, .* looks back only 128"):
         layer.window(256)
     full = tiny_model(tmp_path / "full", "qwen2", sliding_window=128, use_sliding_window=False)
     assert load_layer0(str(full), device="cpu").window(None) == 1024
