@@ -15,6 +15,7 @@ batch is halved, down to one stretch, then the slice of rows (`halved`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -269,13 +270,8 @@ def _load(
     import torch
     from transformers import AutoModelForCausalLM
 
-    try:
-        folder = (
-            packaged_folder()
-            if name == PACKAGED
-            else model_folder(name, owner="", trust_remote_code=trust_remote_code, fetch=fetch)
-        )
-        check_folder(folder, "score", trust_remote_code=trust_remote_code)
+    with loading(name):
+        folder = safe_folder(name, trust_remote_code, fetch)
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype={"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype],
@@ -283,17 +279,35 @@ def _load(
             trust_remote_code=trust_remote_code,
             attn_implementation="sdpa",
         )
+    module: Any = model
+    return folder, module.to(device).eval()
+
+
+@contextmanager
+def loading(name: str) -> Iterator[None]:
+    """Whatever loaders raise about the model `name`, as one RunError."""
+    try:
+        yield
     except RunError:
         raise
-    except Exception as error:  # the loaders raise OSError, ValueError, KeyError, hub errors, …
+    except Exception as error:  # they raise OSError, ValueError, KeyError, hub errors, …
         raise RunError(
             f"cannot load the language model {name!r}: {str(error).strip().splitlines()[0]}",
             where="score",
             remedy='give the folder of a causal model in safetensors, "smollm2" (packaged), or '
             "fetch the model where there is a network",
         ) from error
-    module: Any = model
-    return folder, module.to(device).eval()
+
+
+def safe_folder(name: str, trust_remote_code: bool = False, fetch: bool = True) -> Path:
+    """The local folder of a model, without pickled weights."""
+    folder = (
+        packaged_folder()
+        if name == PACKAGED
+        else model_folder(name, owner="", trust_remote_code=trust_remote_code, fetch=fetch)
+    )
+    check_folder(folder, "score", trust_remote_code=trust_remote_code)
+    return folder
 
 
 def _check_head(lm: CausalLM) -> None:

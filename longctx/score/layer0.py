@@ -25,10 +25,9 @@ import numpy.typing as npt
 
 from longctx.embed.chunked import quiet
 from longctx.errors import RunError
-from longctx.model_folders import check_folder, model_folder
-from longctx.score.causal_lm import PACKAGED
-from longctx.score.longattn import CPU_ROWS, CUDA_ROWS, LongAttn, VarMode, longattn_stream
-from longctx.score.smollm2 import packaged_folder
+from longctx.model_folders import folder_digest
+from longctx.score.causal_lm import PACKAGED, loading, safe_folder
+from longctx.score.longattn import CPU_ROWS, CUDA_ROWS, LongAttn, VarMode, framed, longattn_stream
 from longctx.text.tokenize import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
@@ -58,8 +57,9 @@ class Layer0:
 
     `weights` are named as in the files, without their prefix; `rotate` applies RoPE to q and k
     [1, heads, n, d]. `limit` is the model's context in tokens, `span` how far back its first layer
-    looks (None: to the beginning), `bos` the token before a window. `rows` of weights are held at
-    once, half as many whenever memory runs out (`halved` times so far).
+    looks (None: to the beginning), `bos` the token before a window; `digest` tells weights apart
+    (`folder_digest`). `rows` of weights are held at once, half as many whenever memory runs out
+    (`halved` times so far).
     """
 
     name: str
@@ -72,11 +72,22 @@ class Layer0:
     weights: dict[str, "torch.Tensor"]
     rotate: Callable[["torch.Tensor", "torch.Tensor"], tuple["torch.Tensor", "torch.Tensor"]]
     rows: int
+    digest: str = ""
     halved: int = 0
 
     def encode(self, texts: Sequence[str]) -> list[I32]:
         """Ids of each text in the model's own vocabulary, without BOS or EOS."""
         return self.tokenizer.encode_batch(texts)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What decides the scores of the same text: scores of different ones do not compare."""
+        dtype = str(self.weights[_NORM].dtype).removeprefix("torch.")
+        return {
+            "weights": self.digest,
+            "dtype": dtype,
+            "tokenizer": self.tokenizer.fingerprint[:16],
+        }
 
     def window(self, asked: int | None) -> int:
         """Tokens of a window: as asked, else 32,768 or what the model reads, if that is less.
@@ -95,12 +106,6 @@ class Layer0:
             )
         return asked
 
-    def framed(self, ids: I32) -> I32:
-        """The ids as they are fed: where there is a BOS it stands first, and the last one goes."""
-        if self.bos is None:
-            return ids
-        return np.concatenate([[self.bos], ids[:-1]]).astype(np.int32)
-
     def longattn(self, ids: I32, *, var_mode: VarMode = "full") -> LongAttn:
         """Scores of one window of ids, int32 [n], NaN where a weight is no number.
 
@@ -111,7 +116,7 @@ class Layer0:
         while True:
             try:
                 return longattn_stream(
-                    *self.qk(self.framed(ids)), var_mode=var_mode, rows=self.rows
+                    *self.qk(framed(ids, self.bos)), var_mode=var_mode, rows=self.rows
                 )
             except torch.OutOfMemoryError:
                 if self.rows <= _LEAST_ROWS:
@@ -175,23 +180,10 @@ def load_layer0(
     torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        folder = (
-            packaged_folder() if name == PACKAGED else model_folder(name, owner="", fetch=fetch)
-        )
-        check_folder(folder, "score.longattn")
-        with quiet():
-            config = _config(folder, rope_theta)
+    with loading(name), quiet():
+        folder = safe_folder(name, fetch=fetch)
+        config = _config(folder, rope_theta)
         files = _files(folder)
-    except RunError:
-        raise
-    except Exception as error:  # the loaders raise OSError, ValueError, KeyError, hub errors, …
-        raise RunError(
-            f"cannot load the language model {name!r}: {str(error).strip().splitlines()[0]}",
-            where="score.longattn",
-            remedy='give the folder of a causal model in safetensors, "smollm2" (packaged), or '
-            "fetch the model where there is a network",
-        ) from error
     kind = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
     weights = _read(folder, files, _wanted(name, config, files))
     tokenizer = load_tokenizer(str(folder))
@@ -208,6 +200,7 @@ def load_layer0(
         {n: w.to(device, None if n == _EMBEDDINGS else kind) for n, w in weights.items()},
         _rotation(config, device),
         rows or (CUDA_ROWS if device.startswith("cuda") else CPU_ROWS),
+        folder_digest(folder),
     )
 
 

@@ -26,6 +26,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import torch
 
+I32 = npt.NDArray[np.int32]
 VarMode = Literal["full", "triangle"]
 # Rows of weights held at once. On a CPU they should fit its caches; a GPU wants few launches.
 CPU_ROWS, CUDA_ROWS = 256, 4096
@@ -76,6 +77,11 @@ def attn_windows(n: int, size: int, *, keep_exact: bool = True) -> list[Window]:
     if right - left > 2 * size:
         starts.insert(1, left + (right - left - size) // 2)
     return [*found, *(Window(start, start + size) for start in starts)]
+
+
+def framed(ids: I32, bos: int | None) -> I32:
+    """A window's ids int32 [L] as they are fed: with BOS in front, if any, and without the last."""
+    return ids if bos is None else np.concatenate([[bos], ids[:-1]]).astype(np.int32)
 
 
 def longattn_from_matrix(
