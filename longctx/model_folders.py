@@ -52,6 +52,15 @@ def model_folder(
     return Path(found)
 
 
+def context_length(folder: Path) -> int | None:
+    """Tokens that the model of a folder reads at once, as its configuration says; None if not."""
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        return int(config.get("text_config", config)["max_position_embeddings"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
 def folder_digest(folder: Path) -> str:
     """16 hex digits that tell the weights and configuration of models apart.
 

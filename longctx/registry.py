@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 OPS: dict[str, str] = {
     "score.heuristics": "longctx.filter.stages:ScoreHeuristics",
     "score.language": "longctx.score.stages_language:ScoreLanguage",
+    "score.likelihood": "longctx.score.stages_likelihood:ScoreLikelihood",
+    "score.wanjuan": "longctx.score.stages_wanjuan:ScoreWanjuan",
+    "score.prolong": "longctx.score.stages_prolong:ScoreProlong",
     "filter.pii": "longctx.filter.stages_pii:FilterPII",
     "decide": "longctx.filter.stages:Decide",
     "dedup.exact": "longctx.dedup.stages:DedupExact",

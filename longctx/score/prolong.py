@@ -13,8 +13,8 @@ place among the sampled ones, as released). The softmax of raw differences of pe
 noisy chunk decide, so `pl_lds_log` is the same sum with differences of ln P. A sum grows with the
 number of pairs: compare `pl_lds_per_pair`. α = β = 1 as in the code; the paper's are not known.
 
-Cost: 128 tokens of forward pass a chunk and 256 a pair, so 160 k for any document of more than 256
-chunks. Lost: repeated patterns score high (chat logs), books low. No BOS is fed.
+Cost: 128 tokens of forward pass a chunk and 256 a pair, at most 160 k for a document of any
+length. Lost: repeated patterns score high (chat logs), books low. No BOS is fed.
 
 Not to be taken for the data recipe ProLong of Gao et al. (arXiv 2410.02660).
 """
@@ -83,21 +83,25 @@ def perplexities(
 ) -> list[tuple[F64, F64]]:
     """P_i float64 [k] of each document's chunks and P_{i|j} float64 [m] of its pairs.
 
-    In one call of the scorer. NaN where the model gave no numbers; a mean NLL of more than 700 nats
-    counts as 700.
+    In one call of the scorer. P_i is read, and else NaN, where chunk i has an earlier partner. NaN
+    also where the model gave no numbers; a mean NLL of more than 700 nats counts as 700.
     """
     asked = [_segments(ids, d, chunk) for ids, d in zip(documents, draws, strict=True)]
     results = []
     for d, found in zip(draws, read(scorer, asked), strict=True):
         means = np.array([f.nll.mean(dtype=np.float64) for f in found], np.float64)
         values = np.exp(np.where(np.isfinite(means), np.minimum(means, _LARGEST), np.nan))
-        results.append((values[: len(d.chunks)], values[len(d.chunks) :]))
+        later = np.unique(d.pairs[:, 0])
+        alone = np.full(len(d.chunks), np.nan)
+        alone[later] = values[: len(later)]
+        results.append((alone, values[len(later) :]))
     return results
 
 
 def _segments(ids: I32, found: Draw, chunk: int) -> list[Segment]:
     pieces = [ids[c * chunk : (c + 1) * chunk] for c in found.chunks.tolist()]
-    alone = [Segment(piece, 1, chunk, bos=False) for piece in pieces]
+    later = np.unique(found.pairs[:, 0]).tolist()
+    alone = [Segment(pieces[i], 1, chunk, bos=False) for i in later]
     return alone + [
         Segment(np.concatenate([pieces[j], pieces[i]]), chunk + 1, 2 * chunk, bos=False)
         for i, j in found.pairs.tolist()
