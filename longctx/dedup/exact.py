@@ -7,16 +7,16 @@ Lengths travel with the keys and must agree inside a group, so a collision raise
 Cost: one hash of the text, 40 bytes per document in the group-by.
 """
 
+import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from longctx.errors import RunError
-from longctx.ids import h128
-from longctx.text.normalise import Profile, norm_dedup, norm_exact
+from longctx.text.normalise import Profile, norm_dedup, norm_exact, pieces
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
@@ -30,17 +30,28 @@ def exact_key(text: str, norm: Norm = "exact", profile: Profile = "text") -> tup
     """H128 (32 hex digits) of the normalised text, and its length in characters.
 
     `norm` "exact" squeezes white space after NFC, "raw" changes nothing, "dedup" applies
-    `norm_dedup` with `profile`. ValueError on another value.
+    `norm_dedup` with `profile`. ValueError on another value. Memory: the text and some megabytes.
     """
-    normal_forms: dict[str, Callable[[str], str]] = {
-        "exact": norm_exact,
-        "raw": str,
-        "dedup": lambda t: norm_dedup(t, profile),
-    }
-    if norm not in normal_forms:
-        raise ValueError(f"unknown norm {norm!r}; expected one of {', '.join(normal_forms)}")
-    normal = normal_forms[norm](text)
-    return h128(normal.encode()), len(normal)
+    if norm not in ("exact", "raw", "dedup"):
+        raise ValueError(f"unknown norm {norm!r}; expected one of exact, raw, dedup")
+    key, length = hashlib.blake2b(digest_size=16), 0
+    for piece in _normal(text, norm, profile):
+        key.update(piece.encode())
+        length += len(piece)
+    return key.hexdigest(), length
+
+
+def _normal(text: str, norm: Norm, profile: Profile) -> Iterator[str]:
+    """Consecutive pieces of the normal form, so that a long text is never normalised as a whole."""
+    if norm == "raw":
+        yield from pieces(text)
+        return
+    begun = False
+    for piece in pieces(text):
+        normal = norm_exact(piece) if norm == "exact" else norm_dedup(piece, profile)
+        if normal:
+            yield f" {normal}" if begun else normal
+            begun = True
 
 
 def choose_exact(

@@ -28,6 +28,7 @@ from longctx.dedup.chartable import (
     UNSAFE,
     Table,
 )
+from longctx.text.utf8 import decode
 
 U8 = npt.NDArray[np.uint8]
 U32 = npt.NDArray[np.uint32]
@@ -97,18 +98,6 @@ def _token_hash(token: U8, words: U64, word: np.uint64, length: int, cache: U64)
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _decode(data: U8, pos: int, lead: int) -> tuple[int, int]:
-    """Code point of the multi-byte UTF-8 sequence at pos and the position after it."""
-    if lead < 0xE0:
-        return (lead & 0x1F) << 6 | (data[pos + 1] & 0x3F), pos + 2
-    if lead < 0xF0:
-        code = (lead & 0x0F) << 12 | (data[pos + 1] & 0x3F) << 6 | (data[pos + 2] & 0x3F)
-        return code, pos + 3
-    code = (lead & 0x07) << 18 | (data[pos + 1] & 0x3F) << 12
-    return code | (data[pos + 2] & 0x3F) << 6 | (data[pos + 3] & 0x3F), pos + 4
-
-
-@njit(nogil=True, cache=True, inline="always")
 def _append(code: int, words: U64, word: np.uint64, length: int) -> tuple[np.uint64, int]:
     """Append a code point to the token as UTF-8; returns its open word and its new length.
 
@@ -161,7 +150,7 @@ def scan(
             return pos, filled
         code, after = int(np.int64(data[pos])), pos + 1
         if code >= 0x80:
-            code, after = _decode(data, pos, code)
+            code, after = decode(data, pos, code)
         entry = int(table[code])
         if entry < _ASCII_END and number != _AFTER_POINT:
             # By far the most frequent: a letter whose image is ASCII. LETTER is 0, no flag is set.

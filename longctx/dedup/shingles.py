@@ -9,23 +9,20 @@ shorter than n tokens is one shingle over all of them; one without tokens has no
 30 MB/s; `token_hashes` and `shingle_values` are its halves for callers that need positions.
 """
 
-import re
-
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from longctx.dedup.chartable import Table, char_table
 from longctx.dedup.kernel import PRIME, SLICE, scan, token_cache
 from longctx.ids import h64, mix64
-from longctx.text.normalise import Profile, norm_dedup
+from longctx.text.normalise import Profile, norm_dedup, pieces
+from longctx.text.utf8 import utf8_of as utf8_of
 
 U8 = npt.NDArray[np.uint8]
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 
 PIECE = 1 << 20  # characters
-_WHITE_SPACE = re.compile(r"\s")
 
 
 def shingles(tokens: list[str], n: int) -> U64:
@@ -67,37 +64,13 @@ def token_hashes(text: str, profile: Profile = "text") -> U64:
 
 
 def normalise_by_reference(text: str, profile: Profile, piece: int = PIECE) -> str:
-    """`norm_dedup(text, profile)` for the kernel's exceptions, with the memory of one piece.
-
-    Pieces of at least `piece` characters end at white space, across which nothing composes, no
-    number runs and no sigma looks.
-    """
-    pieces = []
-    start = 0
-    while start < len(text):
-        gap = _WHITE_SPACE.search(text, start + piece)
-        stop = gap.end() if gap else len(text)
-        pieces.append(norm_dedup(text[start:stop], profile))
-        start = stop
-    return " ".join(filter(None, pieces))
+    """`norm_dedup(text, profile)` for the kernel's exceptions, `piece` characters at a time."""
+    return " ".join(filter(None, (norm_dedup(p, profile) for p in pieces(text, piece))))
 
 
 def normalised_table() -> Table:
     """The table for text that is already normalised: it only has to be cut into tokens."""
     return char_table("code")
-
-
-def utf8_of(texts: pa.Array) -> tuple[U8, I64]:
-    """Bytes and offsets of an Arrow string array, without a copy of the text (null: empty).
-
-    uint8 of shape (n_bytes,) and int64 of shape (len(texts) + 1,).
-    """
-    texts = texts.cast(pa.large_string())
-    _, offsets, data = texts.buffers()
-    if len(texts) == 0 or data is None:
-        return np.empty(0, dtype=np.uint8), np.zeros(len(texts) + 1, dtype=np.int64)
-    within = np.frombuffer(offsets, dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1]
-    return np.frombuffer(data, dtype=np.uint8), within
 
 
 def token_buffer(longest: int) -> U8:

@@ -15,6 +15,7 @@ POLICY_PHRASES = (
     "use of cookies",
     "use cookies",
 )
+MIN_WORDS, MAX_WORD = 3, 1000
 _CITATION = re.compile(r"\[\d+\]|\[edit\]|\[citation needed\]")
 _SENTENCE_END = re.compile(r"[.?!]+[\"'”’»)\]}]*(?=\s|$)", re.MULTILINE)
 _LINE_ENDS = (".", "?", "!", '"', "'")
@@ -29,7 +30,7 @@ def kept_line(line: str) -> str | None:
     if not line.endswith(_LINE_ENDS) or line.endswith("..."):
         return None
     parts = line.split()
-    if len(parts) < 3 or max(map(len, parts)) > 1000:
+    if len(parts) < MIN_WORDS or max(map(len, parts)) > MAX_WORD:
         return None
     lowered = line.lower()
     if "javascript" in lowered or any(phrase in lowered for phrase in POLICY_PHRASES):

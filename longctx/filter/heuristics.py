@@ -6,38 +6,45 @@ words with an alphanumeric character (over all words, dialogue with its 18 % of 
 the limit); lines and paragraphs are those of the stripped text; FineWeb's line ends are looked at
 after stripping white space on the right, or files with "\\r\\n" would have none.
 
-The words of a document are found once and its windows are slices of the same arrays. Cost: a few
-MB/s per core for a document with its windows (words and lines in Python, n-grams compiled), memory
-about 15 bytes per character.
+The text is read as UTF-8 where it lies, by compiled code, and its windows are slices of it. Memory
+beside the text: about twice its bytes for prose (a number a word, then a table of n-grams), three
+times where every fourth word is new.
 """
 
-import re
-from collections.abc import Sequence
-from itertools import pairwise
-from typing import Any
+from collections.abc import Iterator
+from itertools import pairwise, starmap
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from longctx.filter.c4 import count_sentences
-from longctx.filter.repetition import Words, repeated_characters, slices_at_spaces
+from longctx.filter import lines
+from longctx.filter.c4_kernel import count_sentences
+from longctx.filter.repetition import repeated_characters
+from longctx.filter.words import Marks, Words, totals
+from longctx.text.utf8 import U8, as_utf8, char_kinds, stripped
 
 WINDOW_WORDS = 2_000
-TERMINAL = tuple(".?!…\"'”’。！？」』؟।")
-_PARAGRAPH = re.compile(r"\n{2,}")
 
 
-def doc_stats(text: str) -> dict[str, Any]:
-    """Columns `h_*` of one text.
+class Window(NamedTuple):
+    """A window: its words, and where it lies in bytes and in characters, all half-open."""
+
+    words: tuple[int, int]
+    bytes: tuple[int, int]
+    chars: tuple[int, int]
+
+
+def doc_stats(text: str | U8) -> dict[str, Any]:
+    """Columns `h_*` of one text, a string or its UTF-8 bytes.
 
     Counts are ints, `h_lorem` is a bool, the rest are floats in [0, 1] or counts per word; the mean
     word length and the share of alphabetic words are None for a text without words. Lengths are
     characters (`h_n_bytes`: UTF-8 bytes).
     """
-    return _stats(text, Words.of(text))
+    data = as_utf8(text)
+    return _stats(data, Words.of(data))
 
 
 def doc_and_window_stats(
-    text: str, window_words: int = WINDOW_WORDS
+    text: str | U8, window_words: int = WINDOW_WORDS
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Columns of a document, and of each of its windows with `win_id, start_char, end_char`.
 
@@ -45,112 +52,88 @@ def doc_and_window_stats(
     window's, the first begins at 0, the last ends with the text. Their columns are those of
     `doc_stats(text[start_char:end_char].strip())`.
     """
-    found = Words.of(text)
-    whole = _stats(text, found)
+    data = as_utf8(text)
+    found, marks = Words.marked(data, window_words)
+    whole = _stats(data, found)
     rows = []
-    for win_id, (first, last) in enumerate(window_words_of(found, window_words)):
-        start = 0 if first == 0 else int(found.starts[first])
-        end = len(text) if last == len(found) else int(found.starts[last])
-        inside = text[start:end].strip()
-        columns = whole if inside == text else _stats(inside, found.slice(first, last))
-        rows.append({"win_id": win_id, "start_char": start, "end_char": end} | columns)
+    for win_id, window in enumerate(_windows(data, found, whole, marks, window_words)):
+        start, end = stripped(data, *window.bytes, char_kinds())
+        is_all = end - start == len(data)
+        columns = whole if is_all else _stats(data[start:end], found.slice(*window.words))
+        place = {"win_id": win_id, "start_char": window.chars[0], "end_char": window.chars[1]}
+        rows.append(place | columns)
     return whole, rows
 
 
-def window_words_of(found: Words, size: int = WINDOW_WORDS) -> list[tuple[int, int]]:
-    """Half-open word ranges of the windows: `size` non-symbol words each.
+def _windows(
+    data: U8, found: Words, whole: dict[str, Any], marks: Marks, size: int
+) -> Iterator[Window]:
+    """Windows of `size` words that are not of symbols only; `marks` are the first of each.
 
     A last window of less than half of that is merged into the one before; a text of less than
     `size` is one window.
     """
-    plain = np.flatnonzero(~found.symbol)
-    starts = plain[::size].tolist()
-    if len(starts) > 1 and len(plain) - size * (len(starts) - 1) < size / 2:
-        starts.pop()
-    edges = [0, *starts[1:], len(found)]
-    return list(pairwise(edges))
+    count = len(marks.words)
+    if count > 1 and whole["h_n_words"] - size * (count - 1) < size / 2:
+        count -= 1
+    ends = len(found), len(data), whole["h_n_chars"]
+    edges = [[0, *at[1:count].tolist(), end] for at, end in zip(marks, ends, strict=True)]
+    yield from starmap(Window, zip(*map(pairwise, edges), strict=True))
 
 
-def _stats(text: str, found: Words) -> dict[str, Any]:
+def _stats(data: U8, found: Words) -> dict[str, Any]:
+    seen = lines.figures(data)
     return (
-        _word_columns(text, found)
-        | _line_columns(text)
-        | _repetition_columns(text, found)
-        | _fineweb_columns(text, len(found))
+        _word_columns(data, found, seen)
+        | _repetition_columns(data, found, seen)
+        | _fineweb_columns(data, len(found), seen)
         | {
-            "h_braces": text.count("{"),
-            "h_lorem": "lorem ipsum" in text.lower(),
-            "h_sentences": count_sentences(text),
+            "h_bullets": _ratio(seen.bullets, seen.lines),
+            "h_end_ellipsis": _ratio(seen.trailing, seen.lines),
+            "h_braces": seen.braces,
+            "h_lorem": seen.lorem,
+            "h_sentences": count_sentences(data),
         }
     )
 
 
-def _word_columns(text: str, found: Words) -> dict[str, Any]:
-    n_tok = len(found)
-    plain = ~found.symbol
-    n_words = int(plain.sum())
-    lengths = np.diff(found.bounds)
-    stops = np.unique(found.stop)
+def _word_columns(data: U8, found: Words, seen: lines.Figures) -> dict[str, Any]:
+    counted = totals(found)
     return {
-        "h_n_bytes": len(text.encode("utf-8", "surrogatepass")),
-        "h_n_chars": len(text),
-        "h_n_words": n_words,
-        "h_n_tok": n_tok,
-        "h_mean_word_len": int(lengths[plain].sum()) / n_words if n_words else None,
-        "h_hash": _ratio(text.count("#"), n_tok),
-        "h_ellipsis": _ratio(text.count("...") + text.count("…"), n_tok),
-        "h_alpha": int(found.alpha.sum()) / n_words if n_words else None,
-        "h_stop": int((stops >= 0).sum()),
-        "h_max_word": _longest_run(text),
+        "h_n_bytes": len(data),
+        "h_n_chars": seen.chars,
+        "h_n_words": counted.words,
+        "h_n_tok": len(found),
+        "h_mean_word_len": counted.chars / counted.words if counted.words else None,
+        "h_hash": _ratio(seen.hashes, len(found)),
+        "h_ellipsis": _ratio(seen.ellipses, len(found)),
+        "h_alpha": counted.alpha / counted.words if counted.words else None,
+        "h_stop": counted.stops,
+        "h_max_word": seen.longest,
     }
 
 
-def _line_columns(text: str) -> dict[str, float]:
-    lines = text.splitlines()
-    bullets = sum(line.lstrip().startswith(("•", "-")) for line in lines)
-    ends = sum(line.rstrip().endswith(("...", "…")) for line in lines)
-    return {"h_bullets": _ratio(bullets, len(lines)), "h_end_ellipsis": _ratio(ends, len(lines))}
-
-
-def _repetition_columns(text: str, found: Words) -> dict[str, float]:
-    stripped = text.strip()
-    # Each list is a copy of the text: none of them lives on while the next thing is done.
-    columns = _element_columns("para", _PARAGRAPH.split(stripped), len(text))
-    columns |= _element_columns("line", [x for x in stripped.split("\n") if x], len(text))
+def _repetition_columns(data: U8, found: Words, seen: lines.Figures) -> dict[str, float]:
+    columns = {}
+    inside = stripped(data, 0, len(data), char_kinds())
+    for name, newlines in (("para", 2), ("line", 1)):
+        spans = lines.spans_between(data, *inside, newlines, strip=False)
+        duplicates, characters = lines.duplicates(data, spans)
+        columns[f"h_dup_{name}"] = _ratio(duplicates, len(spans))
+        columns[f"h_dup_{name}_chars"] = _ratio(characters, seen.chars)
     repeated = repeated_characters(found)
-    return columns | {f"h_{key}": _ratio(value, len(text)) for key, value in repeated.items()}
+    return columns | {f"h_{key}": _ratio(value, seen.chars) for key, value in repeated.items()}
 
 
-def _element_columns(name: str, elements: Sequence[str], length: int) -> dict[str, float]:
-    duplicates, characters = _duplicates(elements)
+def _fineweb_columns(data: U8, n_tok: int, seen: lines.Figures) -> dict[str, float]:
+    spans = lines.spans_between(data, 0, len(data), 1, strip=True)
+    ended, short = lines.ended_and_short(data, spans)
     return {
-        f"h_dup_{name}": _ratio(duplicates, len(elements)),
-        f"h_dup_{name}_chars": _ratio(characters, length),
+        "h_line_punct": _ratio(ended, len(spans)),
+        "h_short_lines": _ratio(short, len(spans)),
+        "h_fw_dup_chars": _ratio(lines.duplicates(data, spans)[1], seen.chars - seen.newlines),
+        "h_newlines": _ratio(seen.newlines, n_tok),
     }
-
-
-def _fineweb_columns(text: str, n_tok: int) -> dict[str, float]:
-    lines = [line for raw in text.split("\n") if (line := raw.rstrip())]
-    ended = sum(line.endswith(TERMINAL) for line in lines)
-    short = sum(len(line) <= 30 for line in lines)
-    newlines = text.count("\n")
-    return {
-        "h_line_punct": _ratio(ended, len(lines)),
-        "h_short_lines": _ratio(short, len(lines)),
-        "h_fw_dup_chars": _ratio(_duplicates(lines)[1], len(text) - newlines),
-        "h_newlines": _ratio(newlines, n_tok),
-    }
-
-
-def _duplicates(elements: Sequence[str]) -> tuple[int, int]:
-    """Elements equal to an earlier one, and their characters."""
-    total = sum(map(len, elements))
-    distinct = set(elements)
-    return len(elements) - len(distinct), total - sum(map(len, distinct))
-
-
-def _longest_run(text: str) -> int:
-    return max(max(map(len, piece.split()), default=0) for piece in slices_at_spaces(text))
 
 
 def _ratio(part: int, whole: int) -> float:

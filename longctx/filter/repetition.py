@@ -1,231 +1,229 @@
-"""Exact n-gram repetition of Gopher (arXiv 2112.11446) over integer arrays, in one pass per n.
+"""Exact n-gram repetition of Gopher (arXiv 2112.11446) over the numbers of words.
 
 `top_n`: characters of the most frequent n-gram (joined by spaces; on a tie the one that occurs
 first), times its count. `dup_n`: characters of n-grams seen before, scanning from the left, jumping
 n words after each hit and one word otherwise; there n-grams are joined without spaces, so "ab c"
-equals "a bc". Both need one hash table of at most 2·(words) slots per n. Hashes only find
-candidates: every match is verified on words or characters, so collisions cost time, never a result.
+equals "a bc". Hashes only find candidates: every match is verified on words or characters, so
+collisions cost time, never a result.
 
-Words become ids and character codes once (`Words.of`), and any run of them (a window) is then a
-slice. About 20 MB/s per core for all nine n; the first call in a fresh installation compiles for
-some seconds and is then cached on disk.
+`dup_n` needs one hash table of 6.4 bytes a word. `top_n` counts n-grams in groups of hashes, so
+many that the tables stay at 100 MB, and reads the words once for each group. About 30 MB/s per core
+for all nine n; the first call in a fresh installation compiles for some seconds and is then cached
+on disk.
 """
 
-import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from longctx.text.normalise import is_symbol, words
+from longctx.filter.words import BASE, U64, Words
 
 TOP_N = (2, 3, 4)
 DUP_N = (5, 6, 7, 8, 9, 10)
-STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 
-_SLICE = 1 << 20
-_NO_IDS = np.zeros(0, np.int32)
-_STOP_INDEX = {word: index for index, word in enumerate(STOP_WORDS)}
-_SPACE = re.compile(r"\s")
-_BASE = np.uint64(0x9E3779B97F4A7C15)
-_IS_SPACE = np.array([chr(code).isspace() for code in range(0x3002)])
+_GROUP = 1 << 23  # n-grams counted at a time
+_BLOCK = 1 << 12  # places whose hashes are computed at a time, in the first-level cache
+_POWERS = 1 << 10
 
 
-@dataclass(frozen=True)
-class Words:
-    """The words of a text as arrays; `ids` and the flags have one entry per word.
+class Hashes(NamedTuple):
+    """Hash and characters of each entry of a vocabulary, and powers of the hashes' factor."""
 
-    `codes` (uint32) are its non-space characters and `bounds` (int64, one more entry than words)
-    the place of each word there: every such character belongs to exactly one word. `starts`
-    (int64) are character offsets in the text. `symbol` marks words without an alphanumeric
-    character, `alpha` those with a letter; `stop` is the index in STOP_WORDS, else -1.
-    """
-
-    ids: npt.NDArray[np.int32]
-    codes: npt.NDArray[np.uint32]
-    bounds: npt.NDArray[np.int64]
-    starts: npt.NDArray[np.int64]
-    symbol: npt.NDArray[np.bool_]
-    alpha: npt.NDArray[np.bool_]
-    stop: npt.NDArray[np.int8]
-
-    @classmethod
-    def of(cls, text: str) -> "Words":
-        """Words of `text`; strings live only for one slice of about 1 M characters at a time."""
-        vocabulary: dict[str, int] = {}
-        ids, codes, starts = [_NO_IDS], [np.zeros(0, np.uint32)], [np.zeros(0, np.int64)]
-        offset = 0
-        for piece in slices_at_spaces(text):
-            found = words(piece)
-            for word in dict.fromkeys(found):
-                vocabulary.setdefault(word, len(vocabulary))
-            ids.append(np.fromiter(map(vocabulary.__getitem__, found), np.int32, len(found)))
-            piece_codes, filled = _non_space(piece)
-            lengths = np.fromiter(map(len, found), np.int64, len(found))
-            codes.append(piece_codes)
-            starts.append(filled[np.cumsum(lengths) - lengths] + offset)
-            offset += len(piece)
-        all_ids = np.concatenate(ids)
-        lengths, symbol, alpha, stop = _describe(vocabulary)
-        bounds = np.zeros(len(all_ids) + 1, np.int64)
-        np.cumsum(lengths[all_ids], out=bounds[1:])
-        return cls(
-            all_ids,
-            np.concatenate(codes),
-            bounds,
-            np.concatenate(starts),
-            symbol[all_ids],
-            alpha[all_ids],
-            stop[all_ids],
-        )
-
-    def slice(self, first: int, last: int) -> "Words":
-        """Words first … last-1, as views."""
-        return Words(
-            self.ids[first:last],
-            self.codes,
-            self.bounds[first : last + 1],
-            self.starts[first:last],
-            self.symbol[first:last],
-            self.alpha[first:last],
-            self.stop[first:last],
-        )
-
-    def __len__(self) -> int:
-        return len(self.ids)
+    values: U64
+    lengths: npt.NDArray[np.uint32]
+    powers: U64
 
 
-def repeated_characters(text_words: Words) -> dict[str, int]:
+def repeated_characters(found: Words) -> dict[str, int]:
     """Characters in repeated n-grams: "top_2" … "top_4" and "dup_5" … "dup_10"."""
-    hashes, powers = _word_hashes(text_words.codes, text_words.bounds)
-    tops = {
-        f"top_{n}": int(_top(text_words.ids, text_words.bounds, hashes, powers, n)) for n in TOP_N
-    }
-    dups = {
-        f"dup_{n}": int(_dup(text_words.codes, text_words.bounds, hashes, powers, n)) for n in DUP_N
-    }
+    known = found.vocabulary
+    hashes = Hashes(known.hashes, known.lengths, _KNOWN_POWERS)
+    tops = {f"top_{n}": int(_top(found.ids, hashes, n, _GROUP)) for n in TOP_N}
+    dups = {f"dup_{n}": int(_dup(found.ids, known.text, known.bounds, hashes, n)) for n in DUP_N}
     return tops | dups
 
 
-def slices_at_spaces(text: str) -> Iterator[str]:
-    """Pieces of about 1 M characters, each begun by white space: no word is in two of them."""
-    start = 0
-    while space := _SPACE.search(text, start + _SLICE):
-        yield text[start : space.start()]
-        start = space.start()
-    yield text[start:]
+def _powers() -> U64:
+    powers = np.full(_POWERS, BASE, np.uint64)
+    powers[0] = 1
+    return np.cumprod(powers, dtype=np.uint64)
 
 
-def _describe(vocabulary: Iterable[str]) -> tuple[npt.NDArray[Any], ...]:
-    """Length, symbol flag, letter flag and stop index of each distinct word."""
-    rows = [
-        (len(w), False, True, _STOP_INDEX.get(w, -1))
-        if w.isalpha()
-        else (len(w), is_symbol(w), any(map(str.isalpha, w)), -1)
-        for w in vocabulary
-    ]
-    columns = zip(*rows, strict=True) if rows else ((), (), (), ())
-    kinds = (np.int64, np.bool_, np.bool_, np.int8)
-    return tuple(np.array(column, kind) for column, kind in zip(columns, kinds, strict=True))
-
-
-def _non_space(text: str) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
-    """Codes of the non-space characters and their offsets."""
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    # No character above the table is white space: its last entry, U+3001, is none either.
-    filled = np.flatnonzero(~_IS_SPACE[np.minimum(codes, len(_IS_SPACE) - 1)])
-    return codes[filled], filled
-
-
-@njit(cache=True, nogil=True)
-def _word_hashes(codes, bounds):  # type: ignore[no-untyped-def]
-    n = len(bounds) - 1
-    hashes = np.zeros(n, np.uint64)
-    powers = np.ones(n, np.uint64)
-    for w in range(n):
-        h, p = np.uint64(0), np.uint64(1)
-        for c in range(bounds[w], bounds[w + 1]):
-            h = h * _BASE + np.uint64(codes[c]) + np.uint64(1)
-            p = p * _BASE
-        hashes[w], powers[w] = h, p
-    return hashes, powers
+_KNOWN_POWERS = _powers()
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _slot_of(hashes, powers, i, n, bits):  # type: ignore[no-untyped-def]
-    # Hash of the characters of n words as if written together, spread over the table.
-    h = np.uint64(0)
-    for w in range(i, i + n):
-        h = h * powers[w] + hashes[w]
-    h ^= h >> np.uint64(32)
-    h *= np.uint64(0xBF58476D1CE4E5B9)
-    return h >> np.uint64(64 - bits)
+def _power(powers, length):  # type: ignore[no-untyped-def]
+    """BASE to the power of a number of characters."""
+    if length < powers.size:
+        return powers[length]
+    power, factor = np.uint64(1), BASE
+    while length:
+        if length & 1:
+            power *= factor
+        factor *= factor
+        length >>= 1
+    return power
 
 
 @njit(cache=True, nogil=True)
-def _table_bits(n_words):  # type: ignore[no-untyped-def]
-    bits = 4
-    while (1 << bits) < 2 * n_words:
+def _gram_hashes(ids, hashes, start, n, grams):  # type: ignore[no-untyped-def]
+    """Hashes of the characters of n words as if written together, for each place from start on."""
+    count = min(grams.size, ids.size - n + 1 - start)
+    prefix, ends = np.zeros(count + n, np.uint64), np.zeros(count + n, np.int64)
+    for j in range(count + n - 1):
+        word = ids[start + j]
+        length = np.int64(hashes.lengths[word])
+        prefix[j + 1] = prefix[j] * _power(hashes.powers, length) + hashes.values[word]
+        ends[j + 1] = ends[j] + length
+    for j in range(count):
+        h = prefix[j + n] - prefix[j] * _power(hashes.powers, ends[j + n] - ends[j])
+        h ^= h >> np.uint64(32)
+        h *= np.uint64(0xBF58476D1CE4E5B9)
+        grams[j] = h ^ (h >> np.uint64(32))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _slot_of(h, slots):  # type: ignore[no-untyped-def]
+    return np.int64(((h >> np.uint64(32)) * np.uint64(slots)) >> np.uint64(32))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _slots_for(entries):  # type: ignore[no-untyped-def]
+    return max(16, entries + entries * 3 // 5)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _place_bits(n_grams):  # type: ignore[no-untyped-def]
+    """Bits of a slot that hold a place + 1 (0: free); those above hold a part of the hash.
+
+    So most entries that only share a slot are told apart without a look at their words.
+    """
+    bits = 1
+    while (np.int64(1) << bits) <= n_grams:
         bits += 1
     return bits
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _entry(h, i, bits):  # type: ignore[no-untyped-def]
+    return np.uint32((h << np.uint64(bits)) | np.uint64(i + 1))
+
+
 @njit(cache=True, nogil=True)
-def _top(ids, bounds, hashes, powers, n):  # type: ignore[no-untyped-def]
-    n_grams = len(ids) - n + 1
+def _characters(ids, lengths, i, n):  # type: ignore[no-untyped-def]
+    total = 0
+    for w in range(i, i + n):
+        total += int(np.int64(lengths[ids[w]]))
+    return total
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _same_words(ids, i, j, n):  # type: ignore[no-untyped-def]
+    k = 0
+    while k < n and ids[i + k] == ids[j + k]:
+        k += 1
+    return k == n
+
+
+@njit(cache=True, nogil=True)
+def _same_characters(ids, text, bounds, i, j, n):  # type: ignore[no-untyped-def]
+    """Whether n words from i and from j are the same when written together."""
+    if _same_words(ids, i, j, n):
+        return True
+    u = v = 0  # words, and places inside of them
+    p, q = np.int64(bounds[ids[i]]), np.int64(bounds[ids[j]])
+    while u < n and v < n:
+        if text[p] != text[q]:
+            return False
+        p, q = p + 1, q + 1
+        if p == bounds[ids[i + u] + 1]:
+            u += 1
+            p = np.int64(bounds[ids[i + u]]) if u < n else p
+        if q == bounds[ids[j + v] + 1]:
+            v += 1
+            q = np.int64(bounds[ids[j + v]]) if v < n else q
+    return u == n and v == n
+
+
+@njit(cache=True, nogil=True)
+def _largest_group(ids, hashes, n, groups):  # type: ignore[no-untyped-def]
+    sizes = np.zeros(groups, np.int64)
+    grams = np.empty(_BLOCK, np.uint64)
+    for i in range(ids.size - n + 1):
+        if i % _BLOCK == 0:
+            _gram_hashes(ids, hashes, i, n, grams)
+        sizes[grams[i % _BLOCK] % np.uint64(groups)] += 1
+    return sizes.max()
+
+
+@njit(cache=True, nogil=True)
+def _top(ids, hashes, n, group_size):  # type: ignore[no-untyped-def]
+    n_grams = ids.size - n + 1
     if n_grams < 1:
         return 0
-    bits = _table_bits(n_grams)
-    mask = (1 << bits) - 1
-    table = np.full(1 << bits, -1, np.int32)
-    count = np.zeros(n_grams, np.int32)  # at the first occurrence of each n-gram
-    for i in range(n_grams):
-        slot = np.int64(_slot_of(hashes, powers, i, n, bits))
-        while True:
-            first = table[slot]
-            if first < 0:
-                table[slot] = first = i
-            same = True
-            for k in range(n):
-                if ids[first + k] != ids[i + k]:
-                    same = False
+    groups = (n_grams - 1) // group_size + 1
+    slots = _slots_for(n_grams if groups == 1 else _largest_group(ids, hashes, n, groups))
+    bits = _place_bits(n_grams)
+    places = np.uint32((np.uint64(1) << np.uint64(bits)) - np.uint64(1))
+    grams = np.empty(min(n_grams, _BLOCK), np.uint64)
+    best, first_best = 0, n_grams
+    for group in range(groups):
+        table = np.zeros(slots, np.uint32)
+        count = np.zeros(slots, np.uint32)
+        for i in range(n_grams):
+            if i % _BLOCK == 0:
+                _gram_hashes(ids, hashes, i, n, grams)
+            h = grams[i % _BLOCK]
+            if groups > 1 and h % np.uint64(groups) != np.uint64(group):
+                continue
+            entry, slot = _entry(h, i, bits), _slot_of(h, slots)
+            while table[slot]:
+                alike = (table[slot] ^ entry) <= places
+                if alike and _same_words(ids, np.int64(table[slot] & places) - 1, i, n):
                     break
-            if same:
-                count[first] += 1
-                break
-            slot = (slot + 1) & mask
-    best = np.argmax(count)  # the first maximum: the n-gram that occurs first
-    return (bounds[best + n] - bounds[best] + n - 1) * count[best]
+                slot = slot + 1 if slot + 1 < slots else 0
+            if not table[slot]:
+                table[slot] = entry
+            count[slot] += 1
+        for slot in range(slots):
+            first = int(np.int64(table[slot] & places)) - 1
+            if count[slot] > best or (count[slot] == best and best and first < first_best):
+                best, first_best = int(np.int64(count[slot])), first
+    return (_characters(ids, hashes.lengths, first_best, n) + n - 1) * best
 
 
 @njit(cache=True, nogil=True)
-def _dup(codes, bounds, hashes, powers, n):  # type: ignore[no-untyped-def]
-    n_grams = len(bounds) - n
+def _dup(ids, text, bounds, hashes, n):  # type: ignore[no-untyped-def]
+    n_grams = ids.size - n + 1
     if n_grams < 1:
         return 0
-    bits = _table_bits(n_grams)
-    mask = (1 << bits) - 1
-    table = np.full(1 << bits, -1, np.int32)
-    repeated, i = 0, 0
+    slots = _slots_for(n_grams)
+    bits = _place_bits(n_grams)
+    places = np.uint32((np.uint64(1) << np.uint64(bits)) - np.uint64(1))
+    table = np.zeros(slots, np.uint32)
+    grams = np.empty(min(n_grams, _BLOCK), np.uint64)
+    repeated = i = known = first_known = 0  # hashes are known of places before `known`
     while i < n_grams:
-        slot = np.int64(_slot_of(hashes, powers, i, n, bits))
-        start, length = bounds[i], bounds[i + n] - bounds[i]
+        if i >= known:
+            _gram_hashes(ids, hashes, i, n, grams)
+            first_known, known = i, i + grams.size
+        h = grams[i - first_known]
+        entry, slot = _entry(h, i, bits), _slot_of(h, slots)
         seen = False
-        while table[slot] >= 0 and not seen:
-            first = table[slot]
-            seen = bounds[first + n] - bounds[first] == length
-            for c in range(length):
-                if not seen or codes[bounds[first] + c] != codes[start + c]:
-                    seen = False
-                    break
-            slot = (slot + 1) & mask
+        while table[slot]:
+            alike = (table[slot] ^ entry) <= places
+            first = np.int64(table[slot] & places) - 1
+            if alike and _same_characters(ids, text, bounds, first, i, n):
+                seen = True
+                break
+            slot = slot + 1 if slot + 1 < slots else 0
         if seen:
-            repeated += length
+            repeated += _characters(ids, hashes.lengths, i, n)
             i += n
         else:
-            table[slot] = i
+            table[slot] = entry
             i += 1
     return repeated

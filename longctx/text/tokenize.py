@@ -29,7 +29,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -40,6 +40,7 @@ import numpy.typing as npt
 
 from longctx.errors import RunError
 from longctx.text.byte_level import Encode, difference, fast_encoder
+from longctx.text.normalise import pieces
 from longctx.text.offsets import byte_ends, composed_byte_ends
 from longctx.text.probes import PROBES
 
@@ -63,7 +64,7 @@ class Tokenizer(Protocol):
     eos_id: int
     bos_id: int | None
 
-    def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
+    def encode_batch(self, texts: Iterable[str]) -> list[Ids]:
         """Ids of each text, int32 of shape (n_tokens,), in the order of `texts`."""
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
@@ -111,6 +112,16 @@ def slices(text: str, limit: int = SLICE_CHARS) -> Iterator[str]:
         yield text[start:]
 
 
+def composed_slices(text: str, limit: int = SLICE_CHARS) -> Iterator[str]:
+    """`slices` of the text in NFC, which is never composed as a whole: that takes ten times it."""
+    held = ""
+    for piece in pieces(text):
+        held += unicodedata.normalize("NFC", piece)
+        *whole, held = slices(held, limit)
+        yield from whole
+    yield held
+
+
 def _last_cut(text: str, start: int, end: int) -> int:
     # Nearly every text has a cut in its last few words: look there before reading the whole slice.
     for first in (max(start, end - 1024), start):
@@ -122,8 +133,11 @@ def _last_cut(text: str, start: int, end: int) -> int:
 
 def _encodable(text: str) -> str:
     """Replace lone surrogates, which have no UTF-8 form, by U+FFFD."""
+    if text.isascii():
+        return text
     try:
-        text.encode()
+        for start in range(0, len(text), _BATCH_CHARS):
+            text[start : start + _BATCH_CHARS].encode()
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
@@ -148,16 +162,15 @@ class _EmbeddedTokenizer:
             resource.read_bytes(), self._encoding._pat_str, "NFC", SLICE_CHARS
         )
 
-    def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
+    def encode_batch(self, texts: Iterable[str]) -> list[Ids]:
         return [self._encode(text) for text in texts]
 
     def _encode(self, text: str) -> Ids:
-        text = unicodedata.normalize("NFC", _encodable(text))
         ids = [
             self._encoding.encode_to_numpy(piece, allowed_special=set(), disallowed_special=())
-            for piece in slices(text)
+            for piece in composed_slices(_encodable(text))
         ]
-        return np.concatenate(ids).astype(np.int32)
+        return np.concatenate(ids).view(np.int32)
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
         return str(self._encoding.decode(np.asarray(ids).tolist(), errors="replace"))
@@ -241,7 +254,7 @@ class _JsonTokenizer:
             remedy='put a tokenizer_config.json with "eos_token" beside it',
         )
 
-    def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
+    def encode_batch(self, texts: Iterable[str]) -> list[Ids]:
         if self._fast is not None:
             fast = partial(self._encode_fast, self._fast)
             return [np.concatenate([fast(p) for p in slices(_encodable(t))]) for t in texts]
@@ -252,7 +265,7 @@ class _JsonTokenizer:
         """Whether another program than `tokenizers` encodes, with the same ids."""
         return self._fast is not None
 
-    def by_tokenizers(self, texts: Sequence[str]) -> list[Ids]:
+    def by_tokenizers(self, texts: Iterable[str]) -> list[Ids]:
         """What `encode_batch` returns, through the package `tokenizers`."""
         pieces: list[Ids] = []
         counts: list[int] = []

@@ -1,10 +1,15 @@
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from longctx.dedup import exact
 from longctx.dedup.exact import choose_exact, exact_key, paragraph_keys, paragraph_share
 from longctx.errors import RunError
+from longctx.ids import h128
+from longctx.text.normalise import norm_dedup, norm_exact, pieces
 
 COMPOSED = "Caf\u00e9  au\tlait\r\n"
 DECOMPOSED = "Cafe\u0301 au lait"
@@ -24,6 +29,14 @@ def test_norm_dedup_ignores_case_and_punctuation():
 def test_an_unknown_norm_is_named():
     with pytest.raises(ValueError, match="'nfkc'"):
         exact_key("a", "nfkc")  # type: ignore[arg-type]
+
+
+@given(st.text("aB1,\u0301é \n\u2000.", max_size=40), st.integers(1, 5))
+def test_keys_in_pieces_are_those_of_the_whole_text(text: str, size: int):
+    whole = {"raw": text, "exact": norm_exact(text), "dedup": norm_dedup(text)}
+    with mock.patch.object(exact, "pieces", lambda t: pieces(t, size)):
+        found = {norm: exact_key(text, norm) for norm in whole}
+    assert found == {norm: (h128(form.encode()), len(form)) for norm, form in whole.items()}
 
 
 def test_the_highest_quality_survives_then_the_smallest_id():

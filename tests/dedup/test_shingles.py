@@ -1,10 +1,8 @@
 import hashlib
 import sys
 import unicodedata
-from itertools import pairwise
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +16,6 @@ from longctx.dedup.shingles import (
     shingles,
     text_shingles,
     token_hashes,
-    utf8_of,
 )
 from longctx.ids import h64, mix64
 from longctx.text.normalise import dedup_tokens, norm_dedup
@@ -85,7 +82,7 @@ def _is_worth_a_test(char: str) -> bool:
     return unicodedata.category(char) not in ("Cn", "Co", "Cs")
 
 
-@given(texts, st.integers(0, 5))
+@given(texts, st.integers(1, 5))
 @settings(max_examples=500, deadline=None)
 def test_the_reference_in_pieces_equals_the_reference(text: str, piece: int):
     assert normalise_by_reference(text, "text", piece) == norm_dedup(text)
@@ -139,11 +136,3 @@ def test_more_distinct_tokens_than_the_cache_holds():
     )
     assert len(set(text.split())) > 1 << 16
     assert token_hashes(text).tolist() == reference_hashes(text)
-
-
-def test_sliced_and_null_arrow_strings_are_read_in_place():
-    array = pa.array(["skip", "ab", None, "é"], pa.large_string()).slice(1)
-    data, offsets = utf8_of(array)
-    read = [data[start:stop].tobytes().decode() for start, stop in pairwise(offsets)]
-    assert read == ["ab", "", "é"]
-    assert utf8_of(pa.array([], pa.string()))[1].tolist() == [0]

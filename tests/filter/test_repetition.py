@@ -1,6 +1,8 @@
 """N-gram repetition: equal to a direct transcription of the rules in strings."""
 
+import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longctx.filter import repetition
-from longctx.filter.repetition import DUP_N, TOP_N, Words, repeated_characters
-from longctx.text.normalise import is_symbol, words
+from longctx.filter.repetition import DUP_N, TOP_N, repeated_characters
+from longctx.filter.words import Words
+from longctx.text.normalise import words
 
 
 def top_by_strings(found: list[str], n: int) -> int:
@@ -58,41 +61,37 @@ def test_words_joined_without_spaces_are_equal_however_they_were_cut():
     assert dup_by_strings(words(text), 6) > 0
 
 
+def test_groups_of_hashes_find_the_same_n_gram(monkeypatch):
+    text = "c d a b c d a b e f e f " * 3 + "x y z"
+    expected = by_strings(text)
+    for size in (1, 2, 7, 50):
+        monkeypatch.setattr(repetition, "_GROUP", size)
+        assert repeated_characters(Words.of(text)) == expected
+
+
 def test_collisions_of_every_hash_change_nothing():
     text = "to be or not to be that is the question " * 7 + "whether tis nobler in the mind"
     found = Words.of(text)
-    n_words = len(found)
-    same = np.zeros(n_words, np.uint64)
-    for n in TOP_N:
-        assert repetition._top(found.ids, found.bounds, same, same, n) == top_by_strings(
-            words(text), n
-        )
-    for n in DUP_N:
-        assert repetition._dup(found.codes, found.bounds, same, same, n) == dup_by_strings(
-            words(text), n
-        )
+    known = found.vocabulary
+    same = known._replace(hashes=np.zeros_like(known.hashes))
+    assert repeated_characters(replace(found, vocabulary=same)) == by_strings(text)
 
 
-@given(st.text("ab'é日.…_ \n\u3000\x1c\u2028", max_size=80), st.integers(1, 20))
-@settings(max_examples=200, deadline=None)
-def test_words_are_those_of_the_text_however_it_is_sliced(text, size):
-    limit, repetition._SLICE = repetition._SLICE, size
-    try:
-        found = Words.of(text)
-        assert "".join(repetition.slices_at_spaces(text)) == text
-    finally:
-        repetition._SLICE = limit
-    expected = words(text)
-    lengths = np.diff(found.bounds).tolist()
-    places = zip(found.starts.tolist(), lengths, strict=True)
-    assert [text[start : start + length] for start, length in places] == expected
-    assert found.symbol.tolist() == [is_symbol(word) for word in expected]
-    assert found.alpha.tolist() == [any(c.isalpha() for c in word) for word in expected]
+def test_blocks_of_hashes_meet_without_a_seam():
+    rng = np.random.default_rng(1)
+    text = " ".join(rng.choice(["a", "bc", "d" * 200, "b c", "efg"], 9000))
+    assert repeated_characters(Words.of(text)) == by_strings(text)
+
+
+def test_words_longer_than_the_known_powers_join_with_others():
+    long = "x" * 3000
+    text = f"{long} a b c d e. " * 2 + f"{long[:1500]} {long[:1500]} a b c d e."
+    assert repeated_characters(Words.of(text)) == by_strings(text)
 
 
 def test_a_slice_repeats_like_its_own_text():
     text = "the cat sat on the mat. the cat sat on the mat. it purred and then it slept. " * 3
-    found = Words.of(text)
-    first, last = 5, 40
-    inside = text[found.starts[first] : found.starts[last]]
+    found, first, last = Words.of(text), 5, 40
+    starts = [match.start() for match in re.finditer(r"\w+|\.", text)]
+    inside = text[starts[first] : starts[last]]
     assert repeated_characters(found.slice(first, last)) == by_strings(inside)

@@ -1,10 +1,11 @@
 import unicodedata
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longctx.text.normalise import dedup_tokens, is_symbol, norm_dedup, norm_exact, words
+from longctx.text.normalise import dedup_tokens, is_symbol, norm_dedup, norm_exact, pieces, words
 
 
 def test_words_keep_inner_apostrophes_and_single_out_symbols():
@@ -67,3 +68,11 @@ def test_norm_dedup_holds_only_single_inner_spaces_and_is_idempotent(text: str):
 @given(st.text())
 def test_tokens_joined_give_the_normalised_text_without_spaces(text: str):
     assert "".join(dedup_tokens(text)) == norm_dedup(text).replace(" ", "")
+
+
+@given(st.text("ab \n\u3000'", max_size=60), st.integers(1, 9))
+def test_pieces_join_to_the_text_and_cut_no_word(text: str, size: int):
+    found = list(pieces(text, size))
+    assert "".join(found) == text
+    assert all(piece[0].isspace() and len(before) >= size for before, piece in pairwise(found))
+    assert [w for piece in found for w in words(piece)] == words(text)

@@ -1,8 +1,10 @@
 """Tokenizers: exact ids, plain-text specials, slices that change nothing, pathological runs."""
 
 import json
+import unicodedata
 from itertools import chain, islice
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longctx.errors import RunError
-from longctx.text import tokenize
-from longctx.text.tokenize import load_tokenizer, slices
+from longctx.text import normalise, tokenize
+from longctx.text.tokenize import composed_slices, load_tokenizer, slices
 
 CORPUS = Path(__file__).parents[3] / "shared" / "data" / "corpus" / "dev"
 
@@ -120,6 +122,14 @@ def test_cuts_that_are_not_forced_keep_ids(embedded, parts, limit):
     forced = any(len(piece) == limit for piece in pieces[:-1])
     if not forced:
         assert [i for piece in pieces for i in encode(piece)] == encode(text)
+
+
+@given(st.text("ab1 .,\n\u0301é東-\u2000", max_size=80), st.integers(5, 30), st.integers(1, 9))
+@settings(max_examples=300, deadline=None)
+def test_slices_of_the_composed_text_are_made_without_it(text, limit, size):
+    with mock.patch.object(tokenize, "pieces", lambda t: normalise.pieces(t, size)):
+        found = list(composed_slices(text, limit))
+    assert found == list(slices(unicodedata.normalize("NFC", text), limit))
 
 
 def test_slicing_real_documents_changes_no_id(embedded):
