@@ -25,7 +25,7 @@ from longctx.recipe import Input
 __all__ = ["Bad", "Item", "Note", "Row", "format_of", "read"]
 
 PAYLOAD_TOTAL = 16 << 20
-_BROKEN = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
+BROKEN = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
 _BOM = b"\xef\xbb\xbf"
 _SUFFIXES = {
     ".jsonl": "jsonl",
@@ -118,7 +118,8 @@ def _new_frame() -> Any:
     return zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
 
 
-def _stream(raw: BinaryIO, url: str) -> BinaryIO:
+def unpacked(raw: BinaryIO, url: str) -> BinaryIO:
+    """The content of a file, by the ending of its name; reading it may raise one of BROKEN."""
     name = url.lower()
     if name.endswith(".gz"):
         return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]
@@ -131,11 +132,11 @@ def _lines(raw: BinaryIO, url: str) -> Iterator[bytes | Bad]:
     """Lines without their end; a stream that breaks off yields one Bad and ends."""
     number = 0
     try:
-        for line in _stream(raw, url):
+        for line in unpacked(raw, url):
             number += 1
             line = line.rstrip(b"\r\n")  # the longer one must not wait for the next
             yield line
-    except _BROKEN as error:
+    except BROKEN as error:
         detail = f"the compressed stream breaks off after line {number}: {error}"
         yield bad(f"{url}:{number + 1}", "broken_stream", detail)
 
@@ -172,8 +173,8 @@ def _json_row(line: bytes, place: str, key: str, number: int, spec: Input) -> It
 
 def _text(raw: BinaryIO, url: str, key: str, spec: Input) -> Iterator[Item]:
     try:
-        data = _stream(raw, url).read()
-    except _BROKEN as error:
+        data = unpacked(raw, url).read()
+    except BROKEN as error:
         yield bad(url, "broken_stream", f"the compressed stream breaks off: {error}")
         return
     if data.startswith(_BOM):
