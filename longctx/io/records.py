@@ -99,12 +99,21 @@ def _text_of(record: dict[str, Any], spec: Input) -> str:
         raise RowError("missing_text", f"field `{spec.text}` {what}; fields: {have}")
     if isinstance(text, bytes):
         text = decoded(text, spec)
+    if isinstance(text, list):
+        text = _said(text)
     if not isinstance(text, str):
         detail = f"field `{spec.text}` is {type(text).__name__}, expected a string"
         raise RowError("text_type", detail)
     if not _encodable(text):
         raise RowError("encoding", f"field `{spec.text}` holds a lone surrogate")
     return text
+
+
+def _said(messages: list[Any]) -> str | list[Any]:
+    """What the messages of a chat say, with blank lines between; a list that is no chat stays."""
+    contents = [m.get("content") if isinstance(m, dict) and "role" in m else None for m in messages]
+    said = [c for c in contents if isinstance(c, str)]
+    return "\n\n".join(said) if said and len(said) == len(messages) else messages
 
 
 def _source_of(record: dict[str, Any], spec: Input) -> str:
