@@ -48,6 +48,7 @@ BEFORE: list[dict[str, Any]] = [
     {"op": "decide", "rules": {"n_tokens": {"min": 1}}},
     {"op": "dedup.exact"},
     {"op": "dedup.minhash"},
+    {"op": "dedup.containment"},
     {"op": "embed"},
     {"op": "dedup.semantic", "eps": 0.001},
     {"op": "cluster.kmeans"},

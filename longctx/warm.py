@@ -10,7 +10,9 @@ import numpy as np
 def main() -> None:
     """Run every kernel once on tiny input and build the static encoder."""
     from longctx.cluster.knn import search, undirected_edges
+    from longctx.dedup.chunking import Grid, Sampling
     from longctx.dedup.components import connected_components
+    from longctx.dedup.containment import containment, evaluated, self_covered
     from longctx.dedup.minhash import band_keys, leader_edges, signatures
     from longctx.dedup.semantic import semdedup_pairs
     from longctx.embed.encoders import static_folder
@@ -47,6 +49,9 @@ def main() -> None:
     bands = band_keys(signed, 14, 8)
     leader_edges(bands[:, 0], keys[:2], signed)
     connected_components(keys[:2], keys[2:4])
+    samples, _ = containment(["one two three four five six"] * 2, Sampling(), Grid())
+    evaluated(samples, Grid())
+    self_covered(samples, Grid())
     doc_and_window_stats("The quick brown fox jumps over the lazy dog.\n" * 20)
     packed = (np.full(8, 100, dtype=np.int64), np.zeros(8, dtype=np.int32), 256)
     plan_look_ahead(*packed, vectors=rows[:8], separator=1)

@@ -64,6 +64,8 @@ def find_coverage(
         partial(_cover, samples, grid),
         _MET,
         buckets=parts,
+        # Rows of a shingle differ in the part alone, so files are compressed more than others.
+        copies=3,
         ignore=ignore,
         depends=[samples.digest],
     )

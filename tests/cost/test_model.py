@@ -149,7 +149,7 @@ def test_every_misfit_has_a_remedy() -> None:
 
 # Ops that `make calibrate` does not run yet: the plan says "not calibrated" for them. An op leaves
 # this list when `jobs/calibrate.py` learns to run it; a new one may join it.
-NOT_MEASURED: set[str] = set()
+NOT_MEASURED: set[str] = {"dedup.containment"}
 
 
 def test_the_packaged_coefficients_know_all_ops_but_those_that_are_listed() -> None:

@@ -29,6 +29,8 @@ _BYTES = {
     "candidates": 150,
     "edges": 5,
     "sample": 0.1,
+    "samples": 180,
+    "shared": 60,
     "points": 1100,
     "stream": 1200,
     "spans": 2500,
