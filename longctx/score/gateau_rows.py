@@ -143,6 +143,11 @@ def role_of(lm: CausalLM, window: int) -> Role:
     return Role(lm, Parts(np.concatenate([bos, first]), *others), min(window, lm.limit))
 
 
+def parts_of(lm: CausalLM, fields: Fields) -> Parts:
+    """A row in the tokens of a loaded model."""
+    return Parts(*lm.encode(list(fields)))
+
+
 def fed(parts: Parts, titles: Parts, window: int) -> Fed | None:
     """A row as it is fed in at most `window` tokens: the context's end, and all of the rest.
 

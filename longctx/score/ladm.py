@@ -16,6 +16,7 @@ at, and span 0, which attracts attention whatever it says, never.
 """
 
 from collections.abc import Mapping
+from itertools import count
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -52,6 +53,12 @@ def ladm_index(
         last = range(n_spans - 1, first + 4 * step_i, -step_j)
         return {j: np.arange(j - step_i, first - 1, -step_i) for j in last}
     return {j: np.arange(first, j - 4, step_i) for j in range(16, n_spans, step_j)}
+
+
+def least_spans(*, index: Index = "code", step_j: int = 4, step_i: int = 4) -> int:
+    """Spans that a window needs for a score: the fewest with a j that has two values of i."""
+    found = (ladm_index(n, index=index, step_j=step_j, step_i=step_i) for n in count())
+    return next(n for n, pairs in enumerate(found) if any(len(i) >= 2 for i in pairs.values()))
 
 
 def pfs(logits: npt.ArrayLike, span: int, i: int, j: int, *, include_self: bool = False) -> float:

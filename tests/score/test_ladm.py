@@ -9,7 +9,7 @@ import torch
 
 from longctx.errors import RunError
 from longctx.score.causal_lm import CausalLM, load_causal_lm
-from longctx.score.ladm import ladm_cds, ladm_index, ladm_windows, pfs
+from longctx.score.ladm import ladm_cds, ladm_index, ladm_windows, least_spans, pfs
 from longctx.score.longattn import longattn_from_matrix
 from tests.score.models import VOCABULARY, tiny_model
 from tests.score.test_attention import eager
@@ -36,6 +36,17 @@ def test_index_of_the_paper() -> None:
     assert pairs[16].tolist() == [1, 5, 9]
     assert pairs[252][-1] == 245
     assert ladm_index(16, index="paper") == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "spans"), [({}, 19), ({"step_i": 1}, 7), ({"index": "paper"}, 17)]
+)
+def test_fewest_spans_that_give_a_score(settings: dict[str, Any], spans: int) -> None:
+    assert least_spans(**settings) == spans
+    for n in (spans - 1, spans):
+        pairs = ladm_index(n, **settings)
+        found = ladm_cds({j: np.arange(float(n)) for j in pairs}, n, pairs)
+        assert np.isnan(found.mean) == (n < spans)
 
 
 @pytest.mark.parametrize("step", [1, 2, 4])
