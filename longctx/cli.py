@@ -243,7 +243,8 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
 def _report(arguments: argparse.Namespace) -> int:
     from longctx.report.collect import write_report
 
-    print(write_report(arguments.run_dir))
+    for page in write_report(arguments.run_dir):
+        print(page)
     return 0
 
 
@@ -316,7 +317,7 @@ COMMANDS: dict[str, Command] = {
     "ops": ("list the ops, or show one with its fields", _ops, _ops_arguments),
     "inspect": ("list packed windows, or read one at its seams", inspect, inspect_arguments),
     "compare": ("measure packed windows of several runs and compare", compare, compare_arguments),
-    "report": ("write report.html of a run folder again", _report, _report_arguments),
+    "report": ("write report.html and the pages about scores again", _report, _report_arguments),
     "sample-corpus": ("build a corpus of real text from this machine", _sample, _sample_arguments),
     "schema": ("print the JSON Schema of recipes, for editors", _schema, _schema_arguments),
 }

@@ -251,8 +251,14 @@ def test_run_report_and_inspect(call: Call, ray_local: int, tmp_path: Path):
     page = tmp_path / "run" / "report.html"
     page.unlink()
     code, out, _ = call("report", tmp_path / "run")
-    assert (code, out) == (0, f"{page}\n")
-    assert page.is_file()
+    pages = [Path(line) for line in out.splitlines()]
+    assert (code, pages[0]) == (0, page)
+    assert [p.name for p in pages[1:]] == [
+        "01-score.heuristics.html",
+        "02-decide.html",
+        "correlations.html",
+    ]
+    assert all(p.is_file() for p in pages)
 
     from_run, from_output = (call("inspect", tmp_path / "run" / sub)[1] for sub in ("", "output"))
     assert from_run == from_output

@@ -11,7 +11,7 @@ import re
 import uuid
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 from fsspec.utils import glob_translate
@@ -94,6 +94,15 @@ def read_bytes(url: str) -> bytes:
     """The whole content of a file."""
     fs, path = filesystem(url)
     return persistently(url, lambda: bytes(fs.cat_file(path)))
+
+
+def open_ranged(url: str) -> str | BinaryIO:
+    """A file to read pieces of: a local path, or an object whose reads fetch just what they ask."""
+    if is_local(url):
+        return url
+    fs, path = filesystem(url)
+    opened: BinaryIO = fs.open(path, "rb", cache_type="none")
+    return opened
 
 
 def copy_to_local(url: str, path: str) -> None:

@@ -6,6 +6,7 @@ duplicate clusters. Nothing here depends on the size of the corpus.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -30,6 +31,8 @@ from longctx.report.data import (
     WindowAudit,
 )
 from longctx.report.run_shape import check
+from longctx.report.scores.data import CORRELATIONS, PAGES, page_of
+from longctx.report.scores.passages import masked
 from longctx.report.texts import text_files, text_of
 
 FILE = "report.html"
@@ -38,13 +41,31 @@ Run = dict[str, Any]
 Stage = dict[str, Any]
 
 
-def write_report(run_dir: str) -> str:
-    """Write `report.html` of a run and return its URL."""
-    from longctx.report.html import render
+def write_report(run_dir: str) -> list[str]:
+    """Write `report.html` of a run and its pages about scores; returns their URLs, that first.
 
-    url = paths.join(paths.absolute(run_dir), FILE)
-    paths.write_atomic(url, render(collect(run_dir)).encode())
-    return url
+    Pages of stages that the recipe no longer has are removed.
+    """
+    from longctx.report.html import render
+    from longctx.report.scores.collect import gather
+    from longctx.report.scores.write import drawn, score_rows
+
+    root = paths.absolute(run_dir)
+    run = load_run(root)
+    pages = gather(root, run)
+    linked = replace(
+        collect(root),
+        scores=score_rows(pages),
+        correlations=page_of(CORRELATIONS) if pages.correlations else "",
+    )
+    files = {FILE: render(linked), **drawn(pages)}
+    for name, page in files.items():
+        paths.write_atomic(paths.inside(root, name), page.encode())
+    known = {page_of(stage["stage"]) for stage in run["stages"]} | {page_of(CORRELATIONS)}
+    for name in paths.list_files(paths.join(root, PAGES)):
+        if name.endswith(".html") and f"{PAGES}/{name}" not in known:
+            paths.remove(paths.join(root, PAGES, name))
+    return [paths.join(root, name) for name in files]
 
 
 def load_run(run_dir: str) -> Run:
@@ -313,7 +334,7 @@ def _cluster(
             r["source"],
             r["dup_kept"],
             r["dup_sim_kept"],
-            text_of(run_dir, texts[r[PART]], r[ROW])[:_SNIPPET],
+            masked(text_of(run_dir, texts[r[PART]], r[ROW]), _SNIPPET),
         )
         for r in rows[:_MEMBERS]
     ]

@@ -122,8 +122,30 @@ class Mix:
 
 
 @dataclass(frozen=True)
+class ScoreRow:
+    """A main score of a stage, and the page (relative to the report) that tells more of it.
+
+    `scored` rows have it, the others have not by reason; `sampled` says that not all were looked
+    at. A stage without any number has one row whose `column` is empty.
+    """
+
+    stage: str
+    page: str
+    column: str
+    scored: int
+    nulls: dict[str, int]
+    p5: float | None
+    median: float | None
+    p95: float | None
+    sampled: bool = False
+
+
+@dataclass(frozen=True)
 class ReportData:
-    """Everything the report draws. An absent section is null or empty and is then left out."""
+    """Everything the report draws. An absent section is null or empty and is then left out.
+
+    `correlations` is the page of the correlations between `scores`, relative to the report.
+    """
 
     name: str
     status: str
@@ -147,3 +169,5 @@ class ReportData:
     warnings: list[str] = field(default_factory=list)
     recipe: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    scores: list[ScoreRow] = field(default_factory=list)
+    correlations: str = ""

@@ -14,6 +14,7 @@ from longctx.report import rows, settings, summary, windows
 from longctx.report.data import ReportData
 from longctx.report.layout import Section, section
 from longctx.report.markup import Markup, join, tag, text
+from longctx.report.scores.section import scores
 
 # The style sheet is ours and is the only text that is not escaped.
 _STYLE = Markup(files("longctx.report").joinpath("style.css").read_text(encoding="utf-8"))
@@ -26,6 +27,7 @@ _SECTIONS = (
     summary.summary,
     rows.stages,
     rows.lengths,
+    scores,
     rows.duplicates,
     windows.order,
     windows.windows,

@@ -51,7 +51,7 @@ class _Summary(_Shape):
 
 
 class _Stage(_Shape):
-    stage: str
+    stage: Annotated[str, Field(pattern=r"^\d{2,}-[a-z0-9_.]+$")]
     op: str
     seconds: Seconds
     units: Count
