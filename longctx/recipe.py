@@ -306,16 +306,18 @@ def _misplaced(stages: list[Any], ops: list[Op | None], located: Located) -> lis
 
     A stage that is wrong in itself is only asked for what it writes.
     """
-    names = [s.get("op") if isinstance(s, dict) else None for s in stages]
+    named = [s.get("op") if isinstance(s, dict) else None for s in stages]
+    names = [name if isinstance(name, str) else None for name in named]
     problems = [
-        f"{located.at(('stages', i))}: `pack` must be the last stage"
+        f"{located.at(('stages', i))}: `{name}` must be the last stage"
         for i, name in enumerate(names[:-1])
-        if name == "pack"
+        if name in OPS and resolve(name).ends
     ]
     known = set(DOCUMENTS.names)
     for index, (name, op) in enumerate(zip(names, ops, strict=True)):
         absent = [c for c in op.reads_columns() if c not in known] if op else []
-        hints = {c: _remedy(c, known, names[index + 1 :]) for c in absent}
+        others = {c: op.alternatives(c) for c in absent} if op else {}
+        hints = {c: _remedy(c, known, names[index + 1 :], others[c]) for c in absent}
         for hint in dict.fromkeys(hints.values()):
             columns = ", ".join(f"`{c}`" for c in absent if hints[c] == hint)
             problems.append(
@@ -333,7 +335,7 @@ def _misplaced(stages: list[Any], ops: list[Op | None], located: Located) -> lis
         if name not in OPS:
             # It may write anything; what follows cannot be judged.
             break
-        known |= set(resolve(name).writes)
+        known |= set(op.writes_columns() if op else resolve(name).writes)
     return problems
 
 
@@ -341,15 +343,22 @@ def _writes_any(name: str, columns: Sequence[str]) -> bool:
     return bool(columns) and not set(columns).isdisjoint(resolve(name).writes)
 
 
-def _remedy(column: str, known: set[str], later: Sequence[str | None]) -> str:
-    """What to do about a column that is not there yet. Imports every op: only for an error."""
+def _remedy(
+    column: str, known: set[str], later: Sequence[str | None], others: Sequence[str]
+) -> str:
+    """What to do about a column that is not there yet. Imports every op: only for an error.
+
+    `others` are names that are no columns and could stand in its place.
+    """
     writers = [name for name in OPS if column in resolve(name).writes]
     if moved := next((name for name in later if name in writers), None):
         return f"; move `{moved}` before it"
     if writers:
         return f"; add `{writers[0]}` before it"
-    every = known.union(*(resolve(name).writes for name in OPS))
-    return did_you_mean(column, sorted(every)) or "; no op writes it"
+    every = known.union(others, *(resolve(name).writes for name in OPS))
+    if close := did_you_mean(column, sorted(every)):
+        return close
+    return "; no op writes it" + (f"; derived scores: {', '.join(others)}" if others else "")
 
 
 def json_schema() -> dict[str, Any]:

@@ -103,6 +103,10 @@ def form_of(op: str, settings: Mapping[str, Any], docs: float) -> str:
 
     if op == "embed":
         return str(settings["model"])
+    if op == "decide":
+        if not settings.get("keep"):
+            return ""
+        return "rounds" if above("one_place_up_to") else "one place"
     if op == "order.neighbours":
         return str(settings["variant"])
     if op == "dedup.minhash":
@@ -123,6 +127,8 @@ def step_name(step: str, form: str) -> str:
     """One name for steps that differ by a number only, and for those that cells change."""
     if step.startswith("round-"):
         return f"round-{step.rpartition('-')[2]}"
+    if step.startswith(("counts-", "cells-")):
+        return step.partition("-")[0]
     if step.startswith("windows-"):
         return "windows"
     in_cells = form.endswith("cells") and step in ("homes", "candidates", "neighbours", "centroids")
@@ -133,6 +139,8 @@ def step_name(step: str, form: str) -> str:
 REMEDIES: dict[tuple[str, str], str] = {
     ("cluster.kmeans", "centroids"): "set `k`: its sample is 256 documents for each cluster",
     ("dedup.semantic", "centroids"): "set `k`: its sample is 256 documents for each cluster",
+    ("decide", "borders"): "lower `one_place_up_to`: rounds of counting take over",
+    ("decide", "ranked"): "cut by a score that needs no ranks",
     ("dedup.minhash", "components"): "lower `local_edges`: rounds of exchanges take over",
     ("order.splice", "vocabulary"): "take `retriever: dense`",
     ("order.splice", "tours"): "take `retriever: dense`, which is arranged in partitions",

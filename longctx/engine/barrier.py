@@ -94,12 +94,15 @@ class BarrierContext:
         *,
         inputs: Iterable[StepRef] = (),
         ignore: Iterable[str] = (),
+        depends: Iterable[Any] = (),
     ) -> StepRef:
         """Run a rule on every part.
 
-        `columns` of the part and the `inputs` that the rule closes over are all that it may read.
+        `columns` of the part and the `inputs` that the rule closes over are all that it may read;
+        `depends` are plain values that decide its rows beside the op's fields.
         """
-        base = fingerprint([self._base(step, ignore), [r.digest for r in inputs]])
+        seen = [self._base(step, ignore), [r.digest for r in inputs], *depends]
+        base = fingerprint(seen)
         units = []
         for i, state in enumerate(self.corpus.states(columns)):
             part = self.corpus.part(i)
@@ -197,9 +200,9 @@ class BarrierContext:
         closes over).
 
         `prepare` gives rows of `schema`, which has `row` (int32), plus `bucket` = the part's
-        number. The rule gets the part's living rows (`doc_id`, `source`, `row` and `columns`) and
-        what was brought, sorted by row, and returns one row for each living row. The step named ""
-        is the stage's result.
+        number. The rule gets the part's living rows (`doc_id`, `source`, `row`, `part` and
+        `columns`) and what was brought, sorted by row, and returns one row for each living row. The
+        step named "" is the stage's result.
         """
         wanted = ["doc_id", "source", "license", *columns]
         counted = [c for c in ("n_tokens", "n_chars") if self.corpus.has(c)]

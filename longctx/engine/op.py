@@ -52,7 +52,8 @@ class Op(BaseModel):
     stage's sidecar. `neutral` names the fields that can change speed but not a byte of output: they
     stay out of the fingerprint, so changing them recomputes nothing. `limits` names those that say
     up to which number of documents one process works: they are in the fingerprint only where a
-    recipe sets them, and a step that they do not reach ignores them.
+    recipe sets them, and a step that they do not reach ignores them. An op that `ends` a recipe
+    writes the output: no stage follows it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,6 +67,7 @@ class Op(BaseModel):
     reads: ClassVar[tuple[str, ...]] = ()
     writes: ClassVar[tuple[str, ...]] = ()
     removes: ClassVar[bool] = False
+    ends: ClassVar[bool] = False
     neutral: ClassVar[frozenset[str]] = frozenset()
     limits: ClassVar[frozenset[str]] = frozenset()
 
@@ -76,6 +78,10 @@ class Op(BaseModel):
     def writes_columns(self) -> tuple[str, ...]:
         """Columns this configuration writes; by default `writes`."""
         return self.writes
+
+    def alternatives(self, column: str) -> tuple[str, ...]:
+        """Names that the recipe could have given where this op asks for a column in vain."""
+        return ()
 
     def precedes(self) -> tuple[str, ...]:
         """Columns that no earlier stage may have written: they tell of what this op rewrites."""

@@ -149,6 +149,7 @@ class SidecarWork:
         base = part.table(
             list(dict.fromkeys(["doc_id", "source", "license", *counted, *self.columns]))
         )
+        base = base.append_column(PART, pa.array(np.full(len(base), part.index, np.int32)))
         brought = self.schema.empty_table() if rows is None else rows.sort_by(ROW)
         table, stats = Stats.detach(self.rule(base, brought, self.setting))
         if DROP_REASON not in table.column_names:

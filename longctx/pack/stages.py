@@ -93,6 +93,7 @@ class Pack(Barrier):
     code_version: ClassVar[int] = 2
     limits: ClassVar[frozenset[str]] = frozenset({"one_place_up_to"})
     reads: ClassVar[tuple[str, ...]] = ("tour_id", "rank")
+    ends: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _is_possible(self) -> "Pack":

@@ -116,7 +116,9 @@ ORDER: dict[str, Any] = {"exact_up_to": 100, "one_place_up_to": 1000}
 @pytest.mark.parametrize(
     ("op", "settings", "docs", "form"),
     [
-        ("decide", {}, 1e12, ""),
+        ("decide", {"rules": {"x": {"min": 1}}, "one_place_up_to": 5}, 1e12, ""),
+        ("decide", {"keep": {"x": {"top": 0.1}}, "one_place_up_to": 5}, 5, "one place"),
+        ("decide", {"keep": {"x": {"top": 0.1}}, "one_place_up_to": 5}, 6, "rounds"),
         ("dedup.minhash", {"local_edges": 10}, 10, "one place"),
         ("dedup.minhash", {"local_edges": 10}, 11, "rounds"),
         ("order.path", ORDER, 100, "exact"),
@@ -137,6 +139,8 @@ def test_size_and_settings_decide_the_form(
 def test_steps_that_differ_by_a_number_are_one() -> None:
     assert step_name("round-07-large", "rounds") == "round-large"
     assert step_name("windows-8192", "") == "windows"
+    assert step_name("counts-2", "rounds") == "counts"
+    assert step_name("cells-10", "rounds") == "cells"
     assert step_name("neighbours", "cells") == "neighbours in cells"
     assert step_name("neighbours", "exact") == "neighbours"
 
@@ -144,6 +148,7 @@ def test_steps_that_differ_by_a_number_are_one() -> None:
 def test_every_misfit_has_a_remedy() -> None:
     assert "set `k`" in remedy_of("cluster.kmeans", "centroids", {})
     assert "one_place_up_to" in remedy_of("order.path", "tours", ORDER)
+    assert "rounds" in remedy_of("decide", "borders", {"one_place_up_to": 5})
     assert "more memory" in remedy_of("order.source", "tours", {})
 
 

@@ -29,6 +29,7 @@ _BYTES = {
     "candidates": 150,
     "edges": 5,
     "sample": 0.1,
+    "scored": 60,
     "samples": 180,
     "shared": 60,
     "points": 1100,
@@ -140,6 +141,7 @@ def corpus(parts: int = PARTS, documents: int = DOCUMENTS) -> Corpus:
     written = {
         "00-read": ((), True),
         "01-score.heuristics": (ScoreHeuristics.writes, False),
+        "01-score.longattn": (("la_ds", "la_var"), False),
         "02-embed": (("embedding", "emb_cover"), False),
         "03-cluster.kmeans": (("cluster", "cluster_sim"), False),
         "04-order.path": (("tour_id", "rank", "sim_prev", "jump", "link"), True),

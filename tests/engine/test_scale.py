@@ -23,10 +23,14 @@ STATS: dict[str, Any] = {
     "documents": {"with_vector": DOCUMENTS, "documents": DOCUMENTS, "tokens": TOKENS},
     "units": {"units": 20 * DOCUMENTS, "unit_tokens": TOKENS},
     "partitions": {"count": 1000},
+    "cells-1": {"rows": 40_000_000, "most": 2_000_000},
+    "cells-2": {"rows": 2_000_000, "most": 50_000},
     "plan": WINDOWS,
 }
 LENGTH = {"length": 8192}
+KEEP = {"n_tokens": {"top": 0.2}, "longattn": {"top": 0.5}}
 FIELDS: dict[str, dict[str, Any]] = {
+    "decide": {"keep": KEEP},
     "pack": LENGTH,
     "order.splice": LENGTH,
     "order.quest": LENGTH,

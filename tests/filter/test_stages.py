@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from longctx.engine.op import Setting
 from longctx.errors import RunError
-from longctx.filter.stages import Decide, ScoreHeuristics
+from longctx.filter.stages import ScoreHeuristics
+from longctx.filter.stages_decide import Decide
 from longctx.text.tokenize import load_tokenizer
 
 SETTING = Setting(seed=1, tokenizer="embedded", stage="01-x", run_dir="", output="")
@@ -21,9 +22,9 @@ def scored(texts: list[str], **fields: Any) -> pa.Table:
 
 
 def reasons(table: pa.Table, **fields: Any) -> list[str | None]:
-    found = Decide(op="decide", **fields).batch(table, SETTING)
-    assert found.num_rows == table.num_rows
-    return found.column("drop_reason").to_pylist()
+    found: list[str | None] = Decide(op="decide", **fields).judge(table).tolist()
+    assert len(found) == table.num_rows
+    return found
 
 
 def numbers(values: list[Any], sources: str = "", kind: pa.DataType | None = None) -> pa.Table:
