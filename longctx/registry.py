@@ -20,6 +20,7 @@ OPS: dict[str, str] = {
     "score.wanjuan": "longctx.score.stages_wanjuan:ScoreWanjuan",
     "score.prolong": "longctx.score.stages_prolong:ScoreProlong",
     "filter.pii": "longctx.filter.stages_pii:FilterPII",
+    "filter.decontaminate": "longctx.filter.stages_decontaminate:FilterDecontaminate",
     "decide": "longctx.filter.stages_decide:Decide",
     "dedup.exact": "longctx.dedup.stages:DedupExact",
     "dedup.minhash": "longctx.dedup.stages_minhash:DedupMinHash",
