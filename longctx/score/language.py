@@ -13,7 +13,7 @@ languages that the package py3langid ships. What we changed:
   two languages is told from one that is hard to tell.
 - Varieties that ISO 639-1 counts to one language are one: Cantonese and Wu are `zh`.
 
-Cost: 9 MB/s per core, 120 MB for the model. Lost: what stands beside less than a third of prose
+Cost: 8 MB/s per core, 120 MB for the model. Lost: what stands beside less than a third of prose
 (comments in code, a sentence above a table); languages without a code of two letters (status
 "other"); all but the strongest language of a window.
 """
