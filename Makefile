@@ -6,7 +6,7 @@ DEMO := demo
 RECIPE := jobs/recipes/demo.yaml
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo compare-orders lint test test-rooms test-whole test-readers test-faults test-all audit bench bench-minhash bench-minhash-peers bench-order bench-order-scale bench-order-partitions bench-embed bench-semantic bench-pack bench-pack-plan bench-pipeline calibrate clean
+.PHONY: help setup demo compare-orders lint test test-rooms test-whole test-readers test-faults test-all audit bench bench-minhash bench-minhash-peers bench-containment bench-order bench-order-scale bench-order-partitions bench-embed bench-semantic bench-pack bench-pack-plan bench-pipeline calibrate clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -56,13 +56,16 @@ test-all: test test-readers test-faults  ## everything
 audit: setup  ## pins, licences and known vulnerabilities of all dependencies (asks a service)
 	$(BIN)/python -m jobs.audit
 
-bench: bench-minhash bench-embed bench-semantic bench-pack bench-order bench-order-partitions bench-pack-plan  ## all benchmarks
+bench: bench-minhash bench-containment bench-embed bench-semantic bench-pack bench-order bench-order-partitions bench-pack-plan  ## all benchmarks
 
 bench-minhash: setup  ## signatures: MB/s per core, against datasketch
 	$(BIN)/python -m jobs.bench.minhash --write
 
 bench-minhash-peers: setup  ## dedup.minhash against other tools (installs them below build/; not part of bench)
 	$(BIN)/python -m jobs.bench.minhash_peers --write
+
+bench-containment: setup  ## dedup.containment: speed beside dedup.minhash, planted passages, removals
+	$(BIN)/python -m jobs.bench.containment --write
 
 bench-order: setup  ## orders: adjacency, coherence, seconds, against the bound
 	$(BIN)/python -m jobs.bench.order --hk --write
