@@ -62,7 +62,7 @@ def scored(
 ) -> tuple[dict[str, dict[str, Any]], BarrierContext]:
     """Columns by document, and the context that ran."""
     op = DedupContainment(op=OP, **fields)
-    exchange = fields.pop("exchange_bytes", 2000 if order else 256_000_000)
+    exchange = 2000 if order else 256_000_000  # one bucket or many
     context = ray.run(op, corpus_of(folder, texts, parts, order), len(texts), exchange)
     found = {}
     assert context.final is not None
@@ -159,6 +159,20 @@ def test_columns_are_those_of_the_definition_however_rows_are_dealt(
     assert {("ok", True, True), ("ok", True, False), ("ok", False, False)} <= statuses
     assert any(row["ct_self_share"] for row in runs[0].values())
     assert any(row["ct_common_share"] for row in runs[0].values())
+
+
+def test_no_file_of_any_step_sees_the_order_in_which_rows_arrive(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = []
+    for seed in (1, 2):
+        ray = InProcess(monkeypatch, seed)
+        _, context = scored(ray, tmp_path / str(seed), random_texts(4), 3, 1, **SMALL)
+        commits = {step: [c.digest for c in done] for step, done in context.step_commits.items()}
+        found.append(commits)
+        assert len(commits["shared"]) > 1
+    assert found[0] == found[1]
+    assert set(found[0]) == {"samples", "shared", "covered", "pairs", "scores", ""}
 
 
 def test_another_theta_is_a_new_cut_of_stored_shares(ray: InProcess, tmp_path: Path) -> None:
