@@ -16,6 +16,7 @@ def main() -> None:
     from longctx.dedup.minhash import band_keys, leader_edges, signatures
     from longctx.dedup.semantic import semdedup_pairs
     from longctx.embed.encoders import static_folder
+    from longctx.filter.decontaminate import item_grams
     from longctx.filter.heuristics import doc_and_window_stats
     from longctx.ids import doc_keys
     from longctx.order.bm25 import build_index, count_words, document_frequencies, vocabulary
@@ -27,6 +28,7 @@ def main() -> None:
     from longctx.order.splice import splice_tours
     from longctx.pack.lookahead import plan_look_ahead
     from longctx.pack.plan import plan_windows
+    from longctx.score.language import languages, packaged_model
 
     print("longctx: compiling kernels and preparing the packaged encoder (once)")
     rows = np.random.default_rng(0).standard_normal((64, 16)).astype(np.float32)
@@ -53,6 +55,8 @@ def main() -> None:
     evaluated(samples, Grid())
     self_covered(samples, Grid())
     doc_and_window_stats("The quick brown fox jumps over the lazy dog.\n" * 20)
+    item_grams("The quick brown fox jumps over the lazy dog.", 4, 2)
+    languages("The quick brown fox jumps over the lazy dog.", packaged_model(), 2000, 0.5)
     packed = (np.full(8, 100, dtype=np.int64), np.zeros(8, dtype=np.int32), 256)
     plan_look_ahead(*packed, vectors=rows[:8], separator=1)
     plan_windows("best_fit", *packed, separator=1)

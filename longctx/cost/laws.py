@@ -35,6 +35,10 @@ LAWS: dict[str, Callable[[Size], float]] = {
 _STEPS: dict[tuple[str, str], tuple[str, str]] = {
     ("read", "groups"): ("text", "text"),
     ("score.heuristics", ""): ("text", "text"),
+    ("score.language", ""): ("text", "text"),
+    ("filter.pii", ""): ("text", "text"),
+    ("filter.decontaminate", "matches"): ("text", "documents"),
+    ("filter.decontaminate", "drawn"): ("text", "documents"),
     ("dedup.exact", "keys"): ("text", "documents"),
     ("dedup.minhash", "signatures"): ("text", "documents"),
     ("dedup.containment", "samples"): ("text", "text"),

@@ -53,7 +53,7 @@ class FilterPII(Map):
     mask: bool = False
     placeholder: str = Field("<{KIND}>", max_length=64)
 
-    summary: ClassVar[str] = "count personal data and secrets, mask them if asked"
+    summary: ClassVar[str] = "count personal data and secrets, or mask them"
     source: ClassVar[str] = "longctx; what Dolma 2402.00159 and StarCoder 2305.06161 mask"
     cost: ClassVar[str] = (
         "about 15 MB/s per core; with mask a compressed copy of the text is stored"

@@ -65,7 +65,7 @@ class OrderSplice(SemanticOrder):
     path_field: str = Field("path", min_length=1)
     repo_field: str | None = Field(None, min_length=1)
 
-    summary: ClassVar[str] = "each context a tree of retrieved documents (SPLICE)"
+    summary: ClassVar[str] = "contexts as trees of retrieved documents (SPLICE)"
     source: ClassVar[str] = "SPLICE 2312.17296; BM25: Robertson and Zaragoza 2009"
     cost: ClassVar[str] = (
         "the trees: linear; bm25: 45 MB/s of text and documents^2 / 70 million seconds per core "

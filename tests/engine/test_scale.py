@@ -4,6 +4,7 @@ The barriers' own code plans every step; see `simulated.py` for what is fabricat
 """
 
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ STATS: dict[str, Any] = {
 LENGTH = {"length": 8192}
 KEEP = {"n_tokens": {"top": 0.2}, "longattn": {"top": 0.5}}
 FIELDS: dict[str, dict[str, Any]] = {
+    "filter.decontaminate": {"against": [{"path": str(Path(__file__).parents[2] / "README.md")}]},
     "decide": {"keep": KEEP},
     "pack": LENGTH,
     "order.splice": LENGTH,
