@@ -2,8 +2,13 @@
 
 import argparse
 import json
+from typing import TYPE_CHECKING
 
 from longctx.arguments import positive, show, tell, token_id
+from longctx.cli_gain import asked, compare_documents, gain_arguments
+
+if TYPE_CHECKING:
+    from longctx.report.compare_gain import Asked
 
 _PAGE = "compare.html"
 
@@ -117,12 +122,30 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
     foreign.add_argument(
         "--pad", type=token_id, metavar="ID", help="token that fills up windows (not counted)"
     )
+    gain_arguments(parser)
 
 
 def compare(arguments: argparse.Namespace) -> int:
     """Measure finished windows of several runs and say which are better for what."""
-    from longctx.compare.layout import Options
     from longctx.io import paths
+
+    wanted = asked(arguments)
+    if wanted and arguments.gain_of == "documents":
+        written = compare_documents(arguments, wanted, _say)
+    else:
+        written = _compare_windows(arguments, wanted)
+    for place, content in written:
+        url = paths.absolute(place)
+        paths.write_atomic(url, content.encode())
+        print(url)
+    return 0
+
+
+def _compare_windows(
+    arguments: argparse.Namespace, wanted: "Asked | None"
+) -> list[tuple[str, str]]:
+    """Show the comparison; the files to write with their content."""
+    from longctx.compare.layout import Options
     from longctx.report.compare import compare as measure
     from longctx.report.compare_page import render
     from longctx.report.compare_table import compare_view
@@ -140,14 +163,15 @@ def compare(arguments: argparse.Namespace) -> int:
         length=arguments.length,
         model=arguments.model,
         most_windows=arguments.windows,
-        say=lambda line: tell(f"{line} ..."),
+        gain=wanted,
+        say=_say,
     )
     show(compare_view(found))
     written = [(arguments.report, render(found))]
     if arguments.json:
         written.append((arguments.json, json.dumps(found.as_dict(), indent=1) + "\n"))
-    for place, content in written:
-        url = paths.absolute(place)
-        paths.write_atomic(url, content.encode())
-        print(url)
-    return 0
+    return written
+
+
+def _say(line: str) -> None:
+    tell(f"{line} ...")

@@ -5,6 +5,7 @@ from typing import Any
 
 from longctx import __version__
 from longctx.compare.counts import Counts
+from longctx.compare.gain import GainLine
 from longctx.compare.likeness import Likeness
 
 SCHEMA = 1
@@ -31,6 +32,28 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Gain:
+    """What far context brings in each run: the first line is what the others are compared with.
+
+    `of` is "window" or "document", `wanted` how many of each run were to be read; `long` and
+    `short` are the two contexts in tokens of `model`.
+    """
+
+    of: str
+    wanted: int
+    model: str
+    dtype: str
+    long: int
+    short: int
+    seed: int
+    lines: list[GainLine]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The gain alone as JSON holds it."""
+        return {"schema": SCHEMA, "longctx": __version__, "gain": asdict(self)}
+
+
+@dataclass(frozen=True)
 class Comparison:
     """All runs under one encoder; coherence was measured in contexts of `sizes` tokens."""
 
@@ -38,6 +61,7 @@ class Comparison:
     sizes: list[int]
     encoder: str
     most_windows: int
+    gain: Gain | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The comparison as JSON holds it."""

@@ -13,46 +13,34 @@ Memory: one table of windows, the vectors (1 kB a segment), and 60 bytes a segme
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from longctx.compare import windows
 from longctx.compare.counts import count, repeated
-from longctx.compare.layout import Layout, Options
+from longctx.compare.layout import Options
 from longctx.compare.likeness import likeness
 from longctx.compare.result import Comparison, Line, context_sizes
 from longctx.compare.sample import sample_of
 from longctx.compare.windows import EMPTY, Packed
-from longctx.errors import RecipeError
 from longctx.ids import U64
 from longctx.pack.frame import I64
 from longctx.pack.similarity import F32
-from longctx.report.compare_sources import ASSUMED_TOKENIZER, Source, sources
+from longctx.report.compare_gain import Asked, Pool, measure_gain, open_model
+from longctx.report.compare_runs import Run, Say, read_run
+from longctx.report.compare_sources import ASSUMED_TOKENIZER, sources
 from longctx.text.latin import is_latin
-from longctx.text.tokenize import Tokenizer, load_tokenizer
 
 WINDOWS = 2_000
 _PACKAGED = ("static", "minilm")
 _BATCH, _BATCH_CHARS = 256, 1 << 23
 _PENDING = 4
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class _Run:
-    """One run read for the first time."""
-
-    source: Source
-    tokenizer: Tokenizer
-    layout: Layout
-    packed: Packed
-    length: int
-    length_known: bool
 
 
 @dataclass
@@ -97,17 +85,20 @@ def compare(
     length: int | None = None,
     model: str = "static",
     most_windows: int = WINDOWS,
+    gain: Asked | None = None,
     say: Say = lambda _: None,
 ) -> Comparison:
     """Measure runs, `[NAME=]PATH` each: run folders, output folders, or Parquet files.
 
     `length` is the window that fill is measured by, for all runs. Similarity is measured in at most
-    `most_windows` windows of a run. Raises RecipeError for what cannot be read as windows.
+    `most_windows` windows of a run. With `gain` a language model reads some windows, too. Raises
+    RecipeError for what cannot be read as windows.
     """
     from longctx.embed.encoders import load_encoder
 
     given = options or Options()
-    found = [_first_reading(s, given, length, say) for s in sources(runs, tokenizers)]
+    judge = open_model(gain) if gain else None
+    found = [read_run(s, given, length, say) for s in sources(runs, tokenizers)]
     sizes = context_sizes(min(run.length for run in found))
     encoder = load_encoder(model)
     # Tokenising is most of the work and leaves Python alone. A transformer has threads of its own,
@@ -115,46 +106,18 @@ def compare(
     threads = (os.cpu_count() or 1) if model == "static" else 1
     with ThreadPoolExecutor(threads) as pool:
         vectors = _Vectors(encoder, model in _PACKAGED, pool)
-        lines = [_measured(run, given, vectors, sizes, most_windows, say) for run in found]
-    return Comparison(lines, sizes, model, most_windows)
+        lines = [_measured(run, vectors, sizes, most_windows, say) for run in found]
+    gained = None
+    if gain and judge:
+        gained = measure_gain([_pool(run) for run in found], judge, gain, "window", say)
+    return Comparison(lines, sizes, model, most_windows, gained)
 
 
-def _first_reading(source: Source, options: Options, length: int | None, say: Say) -> _Run:
-    say(f"reading {source.name}")
-    tokenizer = load_tokenizer(source.tokenizer or ASSUMED_TOKENIZER)
-    layouts: list[Layout] = []
-
-    def batches() -> Iterator[windows.Batch]:
-        for where, layout, table in source.tables(options):
-            layouts.append(layout)
-            yield windows.read(table, layout, tokenizer, where)
-
-    packed = windows.gather(batches())
-    longest = int(packed.n_tokens.max(initial=0))
-    if longest == 0:
-        raise RecipeError(
-            "these windows hold no tokens",
-            where=source.place,
-            remedy="name the column of token ids with --ids, or that of texts with --text",
-        )
-    target = length or source.length
-    if target is not None and target < longest:
-        raise RecipeError(
-            f"the longest window of {source.name} has {longest:,} tokens, "
-            f"more than a length of {target:,}",
-            where=source.place,
-            remedy=f"give --length {longest} or more, or leave it out",
-        )
-    return _Run(source, tokenizer, layouts[0], packed, target or longest, target is not None)
-
-
-def _measured(
-    run: _Run, options: Options, vectors: _Vectors, sizes: list[int], most: int, say: Say
-) -> Line:
+def _measured(run: Run, vectors: _Vectors, sizes: list[int], most: int, say: Say) -> Line:
     picked = windows.chosen(run.packed, most)
     part = run.packed.take(picked)
     say(f"embedding {len(picked):,} windows of {run.source.name}")
-    _embed(run, options, picked, part, vectors)
+    _embed(run, picked, part, vectors)
     sample = sample_of(part, vectors.of(_scope(run), part.content))
     say(f"measuring {run.source.name}")
     return Line(
@@ -171,19 +134,19 @@ def _measured(
     )
 
 
-def _scope(run: _Run) -> str:
+def _scope(run: Run) -> str:
     """What a content's hash is to be read with: equal ids of two tokenizers are not equal."""
     return "text" if run.layout.is_text else run.tokenizer.fingerprint
 
 
-def _embed(run: _Run, options: Options, picked: I64, part: Packed, vectors: _Vectors) -> None:
+def _embed(run: Run, picked: I64, part: Packed, vectors: _Vectors) -> None:
     """Give every content of the picked windows a vector, reading the windows again."""
     scope = _scope(run)
     wanted = {k for k in part.content.tolist() if (scope, k) not in vectors.rows} - {int(EMPTY)}
     keys: list[tuple[str, int]] = []
     texts: list[str] = []
     held = 0
-    for key, text in _texts(run, options, picked, wanted):
+    for key, text in _texts(run, picked, wanted):
         keys.append((scope, key))
         texts.append(text)
         held += len(text)
@@ -193,20 +156,34 @@ def _embed(run: _Run, options: Options, picked: I64, part: Packed, vectors: _Vec
     vectors.add(keys, texts)
 
 
-def _texts(run: _Run, options: Options, picked: I64, wanted: set[int]) -> Iterator[tuple[int, str]]:
+def _texts(run: Run, picked: I64, wanted: set[int]) -> Iterator[tuple[int, str]]:
     """Each wanted content once, with its text."""
-    is_picked = np.zeros(len(run.packed.borders) - 1, dtype=bool)
-    is_picked[picked] = True
-    first = 0
-    for where, layout, table in run.source.tables(options):
+    for _, batch in run.again(picked):
         if not wanted:
             return
-        rows = np.flatnonzero(is_picked[first : first + table.num_rows])
-        first += table.num_rows
-        if not len(rows):
-            continue
-        batch = windows.read(table.take(rows), layout, run.tokenizer, where)
         for segment, key in enumerate(batch.contents.keys().tolist()):
             if key in wanted:
                 wanted.remove(key)
                 yield key, batch.contents.text(segment)
+
+
+def _pool(run: Run) -> Pool:
+    """The windows of a run for a language model."""
+    documents = run.packed.document
+    return Pool(
+        run.source.name,
+        run.source.place,
+        run.packed.priority,
+        None if documents is None else np.unique(documents),
+        partial(_window_texts, run),
+    )
+
+
+def _window_texts(run: Run, picked: I64) -> Iterator[tuple[int, list[tuple[int, str]]]]:
+    """Each window with its documents: their keys, or those of what they hold, and their texts."""
+    for numbers, batch in run.again(picked):
+        keys = batch.contents.keys() if batch.document is None else batch.document
+        spans = pairwise(batch.borders.tolist())
+        for number, (first, last) in zip(numbers.tolist(), spans, strict=True):
+            named = enumerate(keys[first:last].tolist(), start=first)
+            yield number, [(key, batch.contents.text(segment)) for segment, key in named]

@@ -24,6 +24,8 @@ from longctx.report.compare_columns import (
 from longctx.report.compare_verdict import caveats, label, verdict
 from longctx.report.figures import Bar, Segment, bars
 from longctx.report.format import count, decimal, percent, plural
+from longctx.report.gain_page import gain_section
+from longctx.report.gain_words import gain_verdict
 from longctx.report.html import document
 from longctx.report.layout import Section, code, facts, figure, paragraph, prose, table
 from longctx.report.markup import NOTHING, Markup, join, tag, text
@@ -48,6 +50,7 @@ def render(comparison: Comparison) -> str:
                 [_related(comparison), *_figures(comparison, related), _floors(comparison, related)]
             ),
         ),
+        *([gain_section(comparison.gain)] if comparison.gain else []),
         Section("waste", waste.heading, join([_waste(comparison), *_figures(comparison, waste)])),
         Section("holds", holds.heading, join(_figures(comparison, holds))),
         Section("bounds", bounds.heading, join(_figures(comparison, bounds))),
@@ -92,6 +95,7 @@ def _summary(comparison: Comparison) -> Section:
             tag("p", prose(sentence), class_="lead" if i == 0 else None)
             for i, sentence in enumerate(verdict(comparison))
         ),
+        *([paragraph(" ".join(gain_verdict(comparison.gain)))] if comparison.gain else []),
         _table(comparison, glance),
         paragraph(_WHY),
         tag("div", tag("h3", text("Keep in mind")), tag("ul", *notes), class_="worries"),

@@ -78,18 +78,47 @@ def sources(runs: Sequence[str], tokenizers: Sequence[str] = ()) -> list[Source]
     return _with_tokenizers(_distinct(found), tokenizers)
 
 
-def _of_run(argument: str) -> list[Source]:
+def run_folders(runs: Sequence[str]) -> list[tuple[Source, dict[str, Any]]]:
+    """Finished runs of longctx, `[NAME=]RUN_DIR` each, as sources without files, and `run.json`."""
+    found = []
+    for argument in runs:
+        label, root = _labelled(argument)
+        run = _finished(root)
+        if run is None:
+            raise RecipeError(
+                "this is not a run folder: it has no run.json",
+                where=root,
+                remedy="give the run_dir of a recipe that was run; of windows alone no documents "
+                "are known",
+            )
+        found.append((Source(label or _name(run), root, ()), run))
+    named = _distinct([source for source, _ in found])
+    return [(source, run) for source, (_, run) in zip(named, found, strict=True)]
+
+
+def _labelled(argument: str) -> tuple[str | None, str]:
+    """The name that a `[NAME=]PATH` gives, if any, and the absolute path."""
     named = _NAMED.fullmatch(argument)
     label, place = (named[1].strip(), named[2]) if named else (None, argument)
-    root = paths.absolute(place)
+    return label, paths.absolute(place)
+
+
+def _finished(root: str) -> dict[str, Any] | None:
+    """The `run.json` of a folder, None without one. Raises RecipeError for an unfinished run."""
     run = read_json(root, "run.json")
+    if run is not None and run.get("status") != "done":
+        raise RecipeError(
+            f"this run is not finished (status: {run.get('status')})",
+            where=root,
+            remedy="run it again with the same recipe: it goes on where it stopped",
+        )
+    return run
+
+
+def _of_run(argument: str) -> list[Source]:
+    label, root = _labelled(argument)
+    run = _finished(root)
     if run is not None:
-        if run.get("status") != "done":
-            raise RecipeError(
-                f"this run is not finished (status: {run.get('status')})",
-                where=root,
-                remedy="run it again with the same recipe: it goes on where it stopped",
-            )
         return _outputs(output_of(run, root), label or _name(run))
     if read_json(root, "manifest.json") is not None or read_json(root, MARKER) is not None:
         made_by = run_of(root)

@@ -13,6 +13,8 @@ from longctx.report.compare_columns import Column, best, groups
 from longctx.report.compare_columns import Group as Columns
 from longctx.report.compare_verdict import caveats, verdict
 from longctx.report.format import decimal, one_line
+from longctx.report.gain_table import gain_view
+from longctx.report.grids import legend, listed
 
 _LABEL = 200
 
@@ -21,7 +23,7 @@ def compare_view(comparison: Comparison) -> RenderableType:
     """Everything `longctx compare` prints, apart from where it wrote files."""
     parts: list[RenderableType] = []
     for group in groups(comparison):
-        parts += [_table(comparison, group), Text(), _legend(group), Text()]
+        parts += [_table(comparison, group), Text(), legend(group.terms.items()), Text()]
     marked = "* best; several: no clear difference (± are two standard errors)"
     return Group(
         *parts,
@@ -29,7 +31,8 @@ def compare_view(comparison: Comparison) -> RenderableType:
         Text(),
         Text(" ".join(verdict(comparison))),
         Text(),
-        _list(caveats(comparison)),
+        listed(caveats(comparison)),
+        *([Text(), gain_view(comparison.gain)] if comparison.gain else []),
     )
 
 
@@ -67,21 +70,5 @@ def _cell(line: Line, column: Column, is_best: bool, marks: bool) -> Text:
     return cell
 
 
-def _legend(group: Columns) -> Table:
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(style="dim")
-    for term, meaning in group.terms.items():
-        grid.add_row(term, meaning)
-    return grid
-
-
 def _floor(line: Line, column: Column) -> str:
     return "" if column.floor is None else decimal(column.floor(line))
-
-
-def _list(sentences: list[str]) -> Table:
-    grid = Table.grid(padding=(0, 1, 0, 0))
-    for sentence in sentences:
-        grid.add_row(Text("-"), Text(sentence))
-    return grid

@@ -1,9 +1,12 @@
 """Windows of real text for tests, as longctx writes them and as other packers do."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from longctx.schema import WINDOWS
 from longctx.text.tokenize import load_tokenizer
@@ -99,3 +102,28 @@ def foreign(table: pa.Table, documents: Documents) -> dict[str, pa.Table]:
         ),
         "texts": pa.table({"documents": texts}),
     }
+
+
+def save(folder: Path, *tables: pa.Table) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, table in enumerate(tables):
+        pq.write_table(table, folder / f"part-{i:05d}.parquet")
+    return folder
+
+
+def output(folder: Path, table: pa.Table, **manifest: Any) -> Path:
+    """An output folder of longctx."""
+    save(folder, table)
+    said = {"tokenizer": "embedded", "length": 512, **manifest}
+    (folder / "manifest.json").write_text(json.dumps(said))
+    return folder
+
+
+def run_folder(folder: Path, table: pa.Table, order: str, status: str = "done") -> Path:
+    written_to = output(folder / "output", table)
+    stages = [{"op": "embed"}, {"op": order}, {"op": "pack"}]
+    places = {"run_dir": str(folder), "output": str(written_to)}
+    run = {"name": "small", "status": status, **places, "stages": stages}
+    (folder / "run.json").write_text(json.dumps(run))
+    (written_to / "_longctx.json").write_text(json.dumps({"run_dir": str(folder)}))
+    return folder

@@ -18,7 +18,7 @@ from longctx.compare.result import Line
 from longctx.embed.encoders import load_encoder
 from longctx.report.compare import compare
 from longctx.text.latin import is_latin
-from tests.compare.packed import dealt, foreign, topical, written
+from tests.compare.packed import dealt, foreign, output, run_folder, save, topical, written
 from tests.io.packed import packed_windows
 
 DOCUMENTS = topical(96)
@@ -26,31 +26,6 @@ BY_TOPIC = written(DOCUMENTS, dealt(DOCUMENTS, sorted(DOCUMENTS), 6))
 DEALT = written(
     DOCUMENTS, dealt(DOCUMENTS, np.random.default_rng(5).permutation(list(DOCUMENTS)).tolist(), 6)
 )
-
-
-def save(folder: Path, *tables: pa.Table) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for i, table in enumerate(tables):
-        pq.write_table(table, folder / f"part-{i:05d}.parquet")
-    return folder
-
-
-def output(folder: Path, table: pa.Table, **manifest: Any) -> Path:
-    """An output folder of longctx."""
-    save(folder, table)
-    said = {"tokenizer": "embedded", "length": 512, **manifest}
-    (folder / "manifest.json").write_text(json.dumps(said))
-    return folder
-
-
-def run_folder(folder: Path, table: pa.Table, order: str, status: str = "done") -> Path:
-    written_to = output(folder / "output", table)
-    stages = [{"op": "embed"}, {"op": order}, {"op": "pack"}]
-    places = {"run_dir": str(folder), "output": str(written_to)}
-    run = {"name": "small", "status": status, **places, "stages": stages}
-    (folder / "run.json").write_text(json.dumps(run))
-    (written_to / "_longctx.json").write_text(json.dumps({"run_dir": str(folder)}))
-    return folder
 
 
 def lines(*runs: object, **more: Any) -> list[Line]:
