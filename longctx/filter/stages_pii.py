@@ -65,7 +65,8 @@ class FilterPII(Map):
         return (*self.writes, *([TEXT] if self.mask else []))
 
     def precedes(self) -> tuple[str, ...]:
-        return ("tokens", "embedding") if self.mask else ()
+        # The sample of filter.decontaminate holds pieces of texts.
+        return ("tokens", "embedding", "decon_spans") if self.mask else ()
 
     def fingerprint_fields(self) -> dict[str, Any]:
         fields = super().fingerprint_fields()

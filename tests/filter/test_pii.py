@@ -328,6 +328,8 @@ def test_masking_after_the_tokens_were_made_is_refused() -> None:
     masking = {"op": "filter.pii", "mask": True}
     with pytest.raises(RecipeError, match=r"which `score\.heuristics` has read by then; move"):
         recipe({"op": "score.heuristics"}, masking)
+    with pytest.raises(RecipeError, match=r"which `filter\.decontaminate` has read by then"):
+        recipe({"op": "filter.decontaminate", "against": [{"path": "a.txt"}]}, masking)
     recipe(masking, {"op": "score.heuristics"})
     recipe({"op": "score.heuristics"}, {"op": "filter.pii"})
 
