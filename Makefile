@@ -6,7 +6,7 @@ DEMO := demo
 RECIPE := jobs/recipes/demo.yaml
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo compare-orders lint test test-rooms test-whole test-readers test-faults test-all audit bench bench-minhash bench-minhash-peers bench-containment bench-order bench-order-scale bench-order-partitions bench-embed bench-semantic bench-pack bench-pack-plan bench-pipeline calibrate clean
+.PHONY: help setup demo compare-orders lint test test-rooms test-whole test-readers test-faults test-all audit bench bench-minhash bench-minhash-peers bench-containment bench-order bench-order-scale bench-order-partitions bench-embed bench-semantic bench-pack bench-pack-plan bench-score bench-pipeline calibrate clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -56,7 +56,7 @@ test-all: test test-readers test-faults  ## everything
 audit: setup  ## pins, licences and known vulnerabilities of all dependencies (asks a service)
 	$(BIN)/python -m jobs.audit
 
-bench: bench-minhash bench-containment bench-embed bench-semantic bench-pack bench-order bench-order-partitions bench-pack-plan  ## all benchmarks
+bench: bench-minhash bench-containment bench-embed bench-score bench-semantic bench-pack bench-order bench-order-partitions bench-pack-plan  ## all benchmarks
 
 bench-minhash: setup  ## signatures: MB/s per core, against datasketch
 	$(BIN)/python -m jobs.bench.minhash --write
@@ -87,6 +87,9 @@ bench-pack: setup  ## text to written windows against the bare encoder
 
 bench-pack-plan: setup  ## packing: figures against the published ones, look-ahead, tokens/s
 	$(BIN)/python -m jobs.bench.pack --write
+
+bench-score: setup  ## scores by a language model against its bare forward pass
+	$(BIN)/python -m jobs.bench.score --write
 
 bench-pipeline: setup  ## the whole job as its corpus grows, 1 and 2 workers (half an hour)
 	$(BIN)/python -m jobs.bench.pipeline --write
