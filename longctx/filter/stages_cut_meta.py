@@ -4,7 +4,7 @@
 closest to it; `describe` sums up over all parts. `cut_meta.json` has for every score and group n,
 nulls, mean, sd, quantiles, the border and what it keeps; `closest.parquet` the 20 documents next to
 each border on either side, of the 50 largest groups: what a person should read before a threshold
-is believed.
+is believed. `places.parquet` says in which part and row these documents lie.
 """
 
 import json
@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from longctx.engine.corpus import Part
+from longctx.engine.corpus import ROW, Part
 from longctx.engine.op import Setting
+from longctx.engine.rows import PART
 from longctx.engine.steps import Stats, StepRef
 from longctx.filter.borders import NOTHING, Border
 from longctx.filter.cells import order_keys
@@ -41,11 +42,14 @@ _NEAR = pa.schema(
         ("what", pa.string()),
         ("doc_id", pa.string()),
         ("score", pa.float64()),
+        (PART, pa.string()),
+        (ROW, pa.int32()),
         ("docs", pa.int64()),
         ("tokens", pa.int64()),
         ("sums", pa.large_string()),
     ]
 )
+_PLACES = pa.schema([("doc_id", pa.string()), (PART, pa.string()), (ROW, pa.int32())])
 _CLOSEST = pa.schema(
     [
         *((n, pa.string()) for n in LINE),
@@ -130,7 +134,7 @@ def near(scores: Scores, borders: StepRef | None, part: Part, setting: Setting) 
                 if name == "wanjuan"
                 else _about_scores(own, name, rows, known.get(name, {}).get(group), group in shown)
             )
-            found += [{"name": name, "group": group, **row} for row in said]
+            found += [{"name": name, "group": group, PART: part.name, **row} for row in said]
     return pa.Table.from_pylist(found, schema=_NEAR)
 
 
@@ -165,8 +169,9 @@ def _about_scores(
     order = table.column("row").to_numpy()
     for what, side in _beside(line.border, values[order], ids.take(pa.array(order))).items():
         at = order[side]
-        pairs = zip(ids.take(pa.array(at)).to_pylist(), values[at].tolist(), strict=True)
-        found += [{"what": what, "doc_id": i, "score": v} for i, v in pairs]
+        rows_of = part.rows.column(ROW).take(pa.array(scored[at])).to_pylist()
+        named = zip(ids.take(pa.array(at)).to_pylist(), values[at].tolist(), rows_of, strict=True)
+        found += [{"what": what, "doc_id": i, "score": v, ROW: r} for i, v, r in named]
     return found
 
 
@@ -191,10 +196,11 @@ def _counted(what: str, part: PartScores, rows: Rows) -> dict[str, Any]:
 def describe(
     op: "Decide", borders: StepRef | None, told: StepRef, setting: Setting
 ) -> dict[str, Any]:
-    """`cut_meta.json` and `closest.parquet` from what all parts say, and figures for the record."""
+    """The files of the step `cut` from what all parts say, and figures for the record."""
     known = borders_of(borders.read()) if borders else {}
     said = by_line(told.read().to_pylist())
     scores, closest = {}, []
+    places: dict[str, dict[str, Any]] = {}
     for name, rule in op.keep.items():
         groups = {}
         for group, rows in sorted(said.get(name, {}).items()):
@@ -205,13 +211,16 @@ def describe(
                 groups[group] = _figures(rows, known.get(name, {}).get(group))
             groups[group] |= {"rule": own.model_dump(exclude_none=True, exclude={"per_source"})}
             closest += [{"name": name, "group": group, **row} for row in _closest(rows)]
+            places |= {r["doc_id"]: r for r in rows if r["doc_id"] is not None}
         per = "all" if rule.together(name) else "source"
         scores[name] = {"per": per, "options": rule.options(name), "groups": groups}
     meta = {"combine": op.combine, "nulls": op.nulls, "scores": scores}
     table = pa.Table.from_pylist(closest, schema=_CLOSEST)
+    near = [places[doc_id] for doc_id in sorted({row["doc_id"] for row in closest})]
     return {
         "cut_meta.json": json.dumps(meta, indent=1, sort_keys=True).encode(),
         "closest.parquet": Stats.attach(table, _recorded(op, scores)),
+        "places.parquet": pa.Table.from_pylist(near, schema=_PLACES),
     }
 
 

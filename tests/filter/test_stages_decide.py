@@ -300,6 +300,10 @@ def test_documents_next_to_the_border_are_named(tmp_path: Path) -> None:
     for stays, there in ((True, ids[border - 20 : border][::-1]), (False, ids[border:][:20])):
         assert [n["doc_id"] for n in near if n["kept"] is stays] == there
     assert {n["edge"] for n in near} == {"low"}
+    places = pq.read_table(Path(context.folder, "cut", "places.parquet")).to_pylist()
+    assert [p["doc_id"] for p in places] == sorted({n["doc_id"] for n in near})
+    read = {p.name: pq.read_table(Path(p.run_dir, p.documents.name)) for p in context.parts()}
+    assert all(read[p["part"]]["doc_id"][p["row"]].as_py() == p["doc_id"] for p in places)
 
 
 def written(context: BarrierContext, step: str) -> dict[str, int]:

@@ -25,12 +25,15 @@ def write_run(
     parts: int = 2,
     groups: Sequence[int] = (5, 3),
     columns: Sidecar | None = None,
+    settings: dict[str, Json] | None = None,
+    steps: dict[str, Json] | None = None,
     **changes: Any,
 ) -> str:
     """A run folder whose parts have row groups of these sizes; returns its path.
 
     `stages` are ops with their sidecars; a column `drop_reason` removes rows. `columns` gives the
-    documents of a part other columns than `documents` makes up.
+    documents of a part other columns than `documents` makes up; `settings` and `steps` are what
+    the record says of ops.
     """
     rows = sum(groups)
     records = [stage(0, "read", rows * parts)]
@@ -50,7 +53,10 @@ def write_run(
             put(str(folder), name, table, groups)
         gone = int(now.sum())
         record_of = stage(number, op, int(alive.sum()), rows_out=int(alive.sum()) - gone)
-        records.append(record_of | {"dropped": {"a rule": gone} if gone else {}})
+        record_of |= {"dropped": {"a rule": gone} if gone else {}}
+        record_of["settings"] = {"op": op, **(settings or {}).get(op, {})}
+        record_of["steps"] = (steps or {}).get(op, {})
+        records.append(record_of)
         alive &= ~now
     run = record(records, run_dir=str(folder), **changes)
     paths.write_atomic(paths.join(str(folder), "run.json"), json.dumps(run).encode())

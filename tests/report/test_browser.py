@@ -9,17 +9,22 @@ import json
 import re
 import shutil
 import subprocess
+import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from longctx.report.collect import write_report
 from longctx.report.compare_page import render as render_comparison
+from longctx.report.gain_page import render_gain
 from longctx.report.html import POLICY, render
 from longctx.report.markup import tag
 from tests.report.compared import awkward
 from tests.report.compared import example as compared
-from tests.report.example import empty, example, hostile
+from tests.report.example import HOSTILE, empty, example, hostile
+from tests.report.score_run import stage_of, whole_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PAGES = {
@@ -28,6 +33,10 @@ PAGES = {
     "hostile": lambda: render(hostile()),
     "comparison": lambda: render_comparison(compared()),
     "awkward comparison": lambda: render_comparison(awkward()),
+    "gain": lambda: render_gain(gained()),
+    "scores": lambda: about_scores("score.heuristics"),
+    "a decision": lambda: about_scores("decide"),
+    "correlations": lambda: about_scores(),
 }
 WIDTHS = (320, 390, 768, 1200)
 BACKGROUND = {"light": "rgb(251, 250, 248)", "dark": "rgb(19, 22, 25)"}
@@ -50,6 +59,18 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
 ]
+
+
+@lru_cache
+def score_pages() -> dict[str, str]:
+    """Pages about the scores of a run whose every text is planted, by the name of their file."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = write_report(whole_run(Path(folder), HOSTILE))
+        return {Path(f).name: Path(f).read_text(encoding="utf-8") for f in files}
+
+
+def about_scores(op: str = "") -> str:
+    return score_pages()[f"{stage_of(op) if op else 'correlations'}.html"]
 
 
 def frame(name: str, page: str, width: int) -> str:

@@ -90,9 +90,10 @@ SCORES: dict[str, Scores] = {
     ),
     "select.gateau": Scores(
         (
-            Column("ga_score", "GATEAU: influence of the sample", "high"),
             Column("ga_hmg", "loss of the short model above that of the long one, in nats", "high"),
-            Column("ga_cas", "attention on segments that do not help", "high"),
+            Column("ga_cas", "how much attention lies on segments that do not help", "high"),
+            Column("ga_nll_a", "loss of the response for the short model, in nats a token"),
+            Column("ga_nll_b", "loss of the response for the long model, in nats a token"),
         )
     ),
     "score.language": Scores(
@@ -104,7 +105,10 @@ SCORES: dict[str, Scores] = {
     ),
     "filter.pii": Scores((Column("pii_count", "personal data found in the document", "low"),)),
     "filter.decontaminate": Scores(
-        (Column("decon_share", "share of the document found in evaluation sets", "low"),)
+        (
+            Column("decon_share", "share of the document found in evaluation sets", "low"),
+            Column("decon_hits", "runs of words that evaluation sets have, too", "low"),
+        )
     ),
     "decide": Scores(
         (

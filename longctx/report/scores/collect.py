@@ -14,7 +14,6 @@ from longctx.report.scores.data import (
     CorrelationData,
     Cut,
     Looked,
-    Passage,
     Rung,
     ScoreColumn,
     ScorePages,
@@ -24,20 +23,14 @@ from longctx.report.scores.data import (
     Words,
 )
 from longctx.report.scores.passages import passages
-from longctx.report.scores.places import place_columns, places_of
+from longctx.report.scores.places import meaning, place_columns
 from longctx.report.scores.plan import Bound, Mask, Stage, StagePlan, plans_of
 from longctx.report.scores.reading import Address, rows_at
 from longctx.report.scores.sample import Sample, draw
 from longctx.report.scores.statistics import F64, constant, histogram, spearman, spread
+from longctx.report.scores.texts import Text, read_texts
 
 _COLUMNS = 120
-
-
-class _Text(NamedTuple):
-    """A text that was read: its length, and what each stage shows of it."""
-
-    chars: int
-    passages: dict[str, list[Passage]]
 
 
 class _Source(NamedTuple):
@@ -45,7 +38,7 @@ class _Source(NamedTuple):
 
     sample: Sample
     run: dict[str, Any]
-    texts: dict[int, _Text]
+    texts: dict[int, Text]
 
 
 def gather(run_dir: str, run: dict[str, Any]) -> ScorePages:
@@ -60,36 +53,9 @@ def gather(run_dir: str, run: dict[str, Any]) -> ScorePages:
     if sample is None:
         return ScorePages()
     plans = plans_of(sample, stages)
-    source = _Source(sample, run, _read(sample, plans))
+    source = _Source(sample, run, read_texts(sample, plans, stages))
     pages = [_page(source, plan) for plan in plans]
     return ScorePages(pages, _correlations(sample, plans, run))
-
-
-def _read(sample: Sample, plans: Sequence[StagePlan]) -> dict[int, _Text]:
-    """The texts of all documents that any page shows, cut to what is shown."""
-    rows = {sample.address(row): row for plan in plans for row in plan.rows}
-    beside: dict[str, dict[Address, Any]] = {}
-    for plan in plans:
-        columns = place_columns(plan.op, sample.schemas[plan.stage])
-        if columns:
-            own = [sample.address(row) for row in plan.rows]
-            folder = f"stages/{plan.stage}"
-            beside[plan.stage] = dict(rows_at(sample.run_dir, folder, columns, own))
-    found: dict[int, _Text] = {}
-    for place, values in rows_at(sample.run_dir, _texts(sample), ["text"], rows):
-        text = values["text"] or ""
-        plain = passages(text)
-        shown = {}
-        for plan in plans:
-            if rows[place] in plan.rows:
-                places = places_of(plan.op, beside.get(plan.stage, {}).get(place, {}))
-                shown[plan.stage] = passages(text, places) if places else plain
-        found[rows[place]] = _Text(len(text), shown)
-    return found
-
-
-def _texts(sample: Sample) -> str:
-    return f"stages/{sample.text_stage}" if sample.text_stage else "documents"
 
 
 def _page(source: _Source, plan: StagePlan) -> StageScores:
@@ -112,6 +78,7 @@ def _page(source: _Source, plan: StagePlan) -> StageScores:
             if name in plan.columns.words
         ],
         missing_sources=len(set(known) - seen),
+        marks=_marks(sample, plan),
         removed=_counted(sample, plan.alive & (sample.died == plan.number), sample.reasons),
         bounds=[_bound(source, plan, bound) for bound in plan.bounds],
         cuts=_cuts(sample, stage) if plan.op == "decide" else [],
@@ -120,6 +87,13 @@ def _page(source: _Source, plan: StagePlan) -> StageScores:
         else None,
         pairs=op_steps.pairs(sample, stage) if plan.op == "dedup.containment" else None,
     )
+
+
+def _marks(sample: Sample, plan: StagePlan) -> str:
+    """What is marked in the texts of the page, or why nothing is."""
+    if plan.unknown_tokens:
+        return "Nothing is marked in the texts: the tokenizer of the model is not on this machine."
+    return meaning(plan.op, place_columns(plan.op, sample.schemas[plan.stage]))
 
 
 def _looked(sample: Sample, alive: Mask, rows_in: int) -> Looked:
@@ -193,7 +167,8 @@ def _shown(source: _Source, plan: StagePlan, row: int, score: float) -> Shown:
         score=score,
         fate=f"{stages[died]['stage']}: {sample.reasons[row]}" if died < len(stages) else "",
         chars=text.chars,
-        passages=text.passages[plan.stage],
+        passages=text.passages.get(plan.stage, []),
+        remarks=text.remarks.get(plan.stage, []),
     )
 
 
@@ -213,7 +188,7 @@ def _cuts(sample: Sample, stage: Stage) -> list[Cut]:
     wanted = cuts.to_read(rows, found)
     said = {Address(r["part"], r["row"]): r for r in rows if r.get("part") is not None}
     shown = {}
-    for place, values in rows_at(sample.run_dir, _texts(sample), ["text"], wanted):
+    for place, values in rows_at(sample.run_dir, sample.texts, ["text"], wanted):
         text, row = values["text"] or "", said[place]
         shown[place] = Shown(
             str(row["doc_id"]),

@@ -88,10 +88,10 @@ def _cell(rho: float, itself: bool) -> Markup:
     return tag("td", text(_rho(rho)), class_=f"num {tone}" if level else "num")
 
 
-def _rho(rho: float) -> str:
-    """Two digits, a minus sign where it is below 0, never a rounded 1."""
-    size = min(abs(rho), 0.99) if abs(rho) < 1 else 1.0
-    return f"{'−' if rho < 0 else ''}{size:.2f}"
+def _rho(rho: float, digits: int = 2) -> str:
+    """So many digits, a minus sign where it is below 0, and 1 only for what is 1."""
+    size = min(abs(rho), 1 - 10.0**-digits) if abs(rho) < 1 - 1e-12 else 1.0
+    return f"{'−' if rho < 0 else ''}{size:.{digits}f}"
 
 
 def _pairs(data: CorrelationData) -> Section:
@@ -107,7 +107,7 @@ def _pairs(data: CorrelationData) -> Section:
         [
             _named(data, a),
             _named(data, b),
-            text(_rho(float(rho[a, b]))),
+            text(_rho(float(rho[a, b]), 3)),
             text(count(int(data.found.n[a, b]))),
         ]
         for a, b in pairs

@@ -1,6 +1,6 @@
 """What `decide` did with its rules of `keep`: figures of every group, documents next to borders.
 
-Read from the step `cut` of the stage, which holds them for all rows: nothing is sampled here.
+Read from the step `cut` of the stage, which has them of all rows: nothing is sampled here.
 """
 
 import json
@@ -64,10 +64,14 @@ def _plain(value: Any) -> str:
 
 
 def closest(run_dir: str, stage: Stage) -> list[dict[str, Any]]:
-    """The documents next to borders, as the stage wrote them; with their place if it says so."""
-    name = f"stages/{stage['stage']}/cut/closest.parquet"
-    table = table_of(run_dir, name, _CLOSEST, _PLACE)
-    return [] if table is None else table.to_pylist()
+    """The documents next to borders, as the stage wrote them, with their part and row."""
+    folder = f"stages/{stage['stage']}/cut"
+    table = table_of(run_dir, f"{folder}/closest.parquet", _CLOSEST)
+    places = table_of(run_dir, f"{folder}/places.parquet", ["doc_id", *_PLACE])
+    if table is None:
+        return []
+    known = {} if places is None else {row["doc_id"]: row for row in places.to_pylist()}
+    return [{**row, **known.get(row["doc_id"], {})} for row in table.to_pylist()]
 
 
 def to_read(rows: Sequence[dict[str, Any]], cuts: Mapping[str, Any]) -> list[Address]:

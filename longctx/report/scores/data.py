@@ -210,8 +210,9 @@ class Pairs:
 class StageScores:
     """All that the page of a score stage shows.
 
-    `removed` counts the rows of the sample that the stage dropped, by source and reason. What only
-    some ops have (`bounds`, `cuts`, `matches`, `pairs`) is empty for the others.
+    `marks` says what is marked in the texts. `removed` counts the rows of the sample that the stage
+    dropped, by source and reason. What only some ops have (`bounds`, `cuts`, `matches`, `pairs`) is
+    empty for the others.
     """
 
     run: str
@@ -222,6 +223,7 @@ class StageScores:
     others: list[ScoreColumn] = field(default_factory=list)
     words: list[Words] = field(default_factory=list)
     missing_sources: int = 0
+    marks: str = ""
     removed: dict[str, dict[str, int]] = field(default_factory=dict)
     bounds: list[BesideBound] = field(default_factory=list)
     cuts: list[Cut] = field(default_factory=list)

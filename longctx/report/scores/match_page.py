@@ -69,12 +69,10 @@ def _of_set(name: str, found: Sequence[Match], *, unfold: bool) -> Markup:
 
 def _pairs(pairs: Pairs) -> Section:
     of = "" if pairs.files == pairs.files_all else f", of {pairs.files} of {pairs.files_all} files"
-    said = (
-        f"The pairs in which one document holds most of the other's words{of}. Read the passage: "
-    )
     body = [
         paragraph(
-            f"{said}if the shorter document is worth keeping beside the longer, raise theta."
+            f"The pairs in which one document holds most of the other's words{of}. Read what they "
+            "share: if the shorter one is worth keeping beside the longer, raise theta."
         ),
         *(_pair(pair, unfold=i < _UNFOLDED) for i, pair in enumerate(pairs.shown)),
     ]

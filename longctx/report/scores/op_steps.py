@@ -75,8 +75,7 @@ def pairs(sample: Sample, stage: Stage) -> Pairs | None:
         return None
     found.sort(key=lambda p: (-p["cov_share"], -p["words"], p["doc_id"], p["other_id"]))
     parts = part_names(sample.run_dir)
-    texts = f"stages/{sample.text_stage}" if sample.text_stage else "documents"
-    shown = [_pair(sample.run_dir, texts, parts, row) for row in found[:_PAIRS]]
+    shown = [_pair(sample.run_dir, sample.texts, parts, row) for row in found[:_PAIRS]]
     return Pairs(shown, len(chosen), len(names))
 
 
@@ -143,17 +142,12 @@ def part_names(run_dir: str) -> list[str]:
     ]
 
 
-def table_of(
-    run_dir: str, name: str, columns: list[str], more: Sequence[str] = ()
-) -> pa.Table | None:
-    """Columns of the first row group of a file, with `more` where it has them; None without one."""
+def table_of(run_dir: str, name: str, columns: list[str]) -> pa.Table | None:
+    """Columns of the first row group of a file; None where there is no such file."""
     try:
         file = opened(run_dir, name)
     except DamagedFileError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             return None
         raise
-    if not group_sizes(file):
-        return None
-    known = [column for column in more if column in file.schema_arrow.names]
-    return read_group(run_dir, name, file, 0, [*columns, *known])
+    return read_group(run_dir, name, file, 0, columns) if group_sizes(file) else None

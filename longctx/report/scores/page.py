@@ -134,7 +134,7 @@ def _column(data: StageScores, number: int) -> Section:
         body.append(paragraph(f"All {count(column.whole.n)} documents have the value {value}."))
     else:
         body.append(_histogram(column))
-    body += [_sources(column), _ladder(column)]
+    body += [_sources(column), _ladder(column, data.marks)]
     return Section(_anchor(number), column.name, join(body))
 
 
@@ -175,7 +175,7 @@ def _name(source: str) -> str:
     return one_line(source, 60) or "(none)"
 
 
-def _ladder(column: ScoreColumn) -> Markup:
+def _ladder(column: ScoreColumn, marks: str) -> Markup:
     if not column.ladder:
         return NOTHING
     said = "from the worst to the best" if column.better else "from the lowest to the highest"
@@ -184,7 +184,7 @@ def _ladder(column: ScoreColumn) -> Markup:
             tag("h3", text(f"Documents {said}")),
             paragraph(
                 "Two at either end and one at each tenth between: open a few and see whether the "
-                "score orders them as you would. Personal data is masked."
+                f"score orders them as you would. Personal data is masked. {marks}".rstrip()
             ),
             ladder(column.ladder, column.better),
         ]

@@ -37,7 +37,10 @@ class Bound(NamedTuple):
 
 @dataclass
 class StagePlan:
-    """A score stage: the rows that it saw, its main columns, and the documents that are shown."""
+    """A score stage: the rows that it saw, its main columns, and the documents that are shown.
+
+    `unknown_tokens` says that places are known in tokens, and that the tokenizer is not.
+    """
 
     number: int
     stage: str
@@ -47,6 +50,7 @@ class StagePlan:
     main: list[Column]
     ladders: dict[str, list[Step]] = field(default_factory=dict)
     bounds: list[Bound] = field(default_factory=list)
+    unknown_tokens: bool = False
 
     @property
     def rows(self) -> set[int]:

@@ -78,6 +78,11 @@ class Sample:
         """The last stage that wrote texts anew; none did where it is empty."""
         return next((s for s, found in reversed(self.schemas.items()) if "text" in found.names), "")
 
+    @property
+    def texts(self) -> str:
+        """The folder of the files with the texts as the last stages read them."""
+        return f"stages/{self.text_stage}" if self.text_stage else "documents"
+
     def alive(self, stage: int) -> npt.NDArray[np.bool_]:
         """Rows that the stage of this number got."""
         return self.died >= stage
