@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from longctx.compare.bootstrap import Interval
 from longctx.report.figures import percentage
-from longctx.report.markup import NOTHING, Markup, tag, text
+from longctx.report.markup import Markup, tag, text
 
 _LINE = 22  # as the lines of values beside it
 _THICK, _MEAN = 10, 16
@@ -59,7 +59,7 @@ def _row(row: WhiskerRow, axis: _Axis) -> Markup:
         "svg",
         tag("title", text(row.name)),
         tag("desc", text("; ".join(line.label for line in row.lines))),
-        *(_line(line, number, axis) for number, line in enumerate(row.lines)),
+        *(part for number, line in enumerate(row.lines) for part in _line(line, number, axis)),
         tag("line", x1=zero, x2=zero, y1=0, y2=height, class_="base"),
         role="img",
         width="100%",
@@ -70,30 +70,34 @@ def _row(row: WhiskerRow, axis: _Axis) -> Markup:
     return tag("li", name, values, svg)
 
 
-def _line(line: Whisker, number: int, axis: _Axis) -> Markup:
+def _line(line: Whisker, number: int, axis: _Axis) -> list[Markup]:
     middle = number * _LINE + _LINE / 2
     found = line.found
-    track = tag("rect", y=middle - _THICK / 2, width="100%", height=_THICK, class_="track")
-    bar = NOTHING
+    drawn = [tag("rect", y=middle - _THICK / 2, width="100%", height=_THICK, class_="track")]
     if found.low is not None and found.high is not None:
-        bar = tag(
-            "rect",
-            x=percentage(axis.at(found.low)),
-            y=middle - _THICK / 2,
-            width=percentage(axis.at(found.high) - axis.at(found.low)),
-            height=_THICK,
-            class_=f"tone-{line.tone}",
-            opacity=0.55,
+        drawn.append(
+            tag(
+                "rect",
+                tag("title", text(line.label)),
+                x=percentage(axis.at(found.low)),
+                y=middle - _THICK / 2,
+                width=percentage(axis.at(found.high) - axis.at(found.low)),
+                height=_THICK,
+                class_=f"tone-{line.tone}",
+                opacity=0.55,
+            )
         )
-    mean = NOTHING
     if found.value is not None:
-        mean = tag(
-            "rect",
-            x=percentage(axis.at(found.value)),
-            y=middle - _MEAN / 2,
-            width=3,
-            height=_MEAN,
-            transform="translate(-1.5 0)",
-            class_=f"tone-{line.tone}",
+        drawn.append(
+            tag(
+                "rect",
+                tag("title", text(line.label)),
+                x=percentage(axis.at(found.value)),
+                y=middle - _MEAN / 2,
+                width=3,
+                height=_MEAN,
+                transform="translate(-1.5 0)",
+                class_=f"tone-{line.tone}",
+            )
         )
-    return tag("g", tag("title", text(line.label)), track, bar, mean)
+    return drawn
