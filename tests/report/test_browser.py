@@ -24,6 +24,7 @@ from longctx.report.markup import tag
 from tests.report.compared import awkward
 from tests.report.compared import example as compared
 from tests.report.example import HOSTILE, empty, example, hostile
+from tests.report.gained import gained
 from tests.report.score_run import stage_of, whole_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
