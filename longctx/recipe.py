@@ -266,6 +266,7 @@ def validate(raw: Any, located: Located) -> Recipe:
         else []
     )
     problems += _misplaced(stages, ops, located) if isinstance(stages, list) else []
+    problems += _unused_formats(raw.get("output"), ops, located)
     if problems or body is None:
         raise RecipeError("\n".join(problems), remedy="correct the recipe; nothing was run")
     resolved = _with_context_length([op for op in ops if op is not None])
@@ -337,6 +338,18 @@ def _misplaced(stages: list[Any], ops: list[Op | None], located: Located) -> lis
             break
         known |= set(op.writes_columns() if op else resolve(name).writes)
     return problems
+
+
+def _unused_formats(output: Any, ops: list[Op | None], located: Located) -> list[str]:
+    """Formats of windows in a recipe that ends in documents."""
+    named = output.get("format") if isinstance(output, dict) else None
+    ends = {op.ends for op in ops if op is not None}
+    if named in (None, ["parquet"]) or "documents" not in ends:
+        return []
+    return [
+        f"{located.at(('output', 'format'))}: these are formats of windows; `export` has a field "
+        "`format` of its own"
+    ]
 
 
 def _writes_any(name: str, columns: Sequence[str]) -> bool:

@@ -38,6 +38,7 @@ OPS: dict[str, str] = {
     "order.splice": "longctx.order.stages_splice:OrderSplice",
     "order.quest": "longctx.order.stages_quest:OrderQuest",
     "pack": "longctx.pack.stages:Pack",
+    "export": "longctx.io.stages_export:Export",
 }
 
 

@@ -110,6 +110,30 @@ class BarrierContext:
         work = PartWork(rule, self.setting, self.relative(step))
         return self._run(step, units, work, "part")
 
+    def over_parts(
+        self,
+        step: str,
+        groups: list[list[tuple[int, Any]]],
+        columns: list[str],
+        work: Work,
+        *,
+        depends: Iterable[Any] = (),
+    ) -> StepRef:
+        """Run a work on each of several lists of parts, named by number, each with a plain value.
+
+        The work gets the unit's name and the list with the parts themselves; `columns` of them are
+        all that it may read. `depends` are plain values that decide its files beside the op's
+        fields.
+        """
+        base = fingerprint([self._base(step, ()), *depends])
+        states = self.corpus.states(columns)
+        units = []
+        for i, group in enumerate(groups):
+            seen = fingerprint([base, [(states[n], value) for n, value in group]])
+            parts = [(self.corpus.part(n), value) for n, value in group]
+            units.append(Unit(f"{i:06d}", seen, (f"{i:06d}", parts)))
+        return self._run(step, units, work, "block")
+
     def single(
         self,
         step: str,

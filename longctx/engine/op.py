@@ -53,7 +53,7 @@ class Op(BaseModel):
     stay out of the fingerprint, so changing them recomputes nothing. `limits` names those that say
     up to which number of documents one process works: they are in the fingerprint only where a
     recipe sets them, and a step that they do not reach ignores them. An op that `ends` a recipe
-    writes the output: no stage follows it.
+    says what it leaves in the output; no stage follows it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,7 +67,7 @@ class Op(BaseModel):
     reads: ClassVar[tuple[str, ...]] = ()
     writes: ClassVar[tuple[str, ...]] = ()
     removes: ClassVar[bool] = False
-    ends: ClassVar[bool] = False
+    ends: ClassVar[str] = ""
     neutral: ClassVar[frozenset[str]] = frozenset()
     limits: ClassVar[frozenset[str]] = frozenset()
 

@@ -1,11 +1,13 @@
-"""Addresses of rows, so that what a barrier finds can be sent home to the part it belongs to."""
+"""Addresses of rows, so that what a barrier finds can be sent home, and columns as arrays."""
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from longctx.engine.corpus import ROW, Part
 from longctx.engine.op import Setting
 from longctx.engine.steps import BUCKET
+from longctx.errors import RunError
 from longctx.ids import doc_keys
 
 PART = "part"
@@ -31,6 +33,20 @@ def to_part(table: pa.Table, setting: Setting) -> pa.Table:
     """Prepare for `sidecar`: the part's number is the bucket."""
     bucket = table.column(PART)
     return table.drop_columns([PART]).append_column(BUCKET, bucket)
+
+
+def numbers(values: pa.ChunkedArray, column: str, where: str) -> np.ndarray:
+    """A column as float64[n], NaN where it is null. Raises RunError where it holds no numbers."""
+    kind = values.type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or kind == pa.bool_()):
+        raise RunError(
+            f"the column `{column}` is {kind}, which has no bounds",
+            where=where,
+            remedy="name a column of numbers, such as n_tokens",
+        )
+    missing = pc.is_null(values, nan_is_null=True).to_numpy()
+    found = values.cast(pa.float64(), safe=False).fill_null(0).to_numpy()
+    return np.where(missing, np.nan, found)
 
 
 def vectors(column: pa.ChunkedArray) -> np.ndarray:

@@ -10,14 +10,12 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.corpus import ROW
 from longctx.engine.op import DROP_REASON, Barrier, Setting
-from longctx.errors import RunError
-from longctx.filter.cut import F64
+from longctx.engine.rows import numbers
 from longctx.filter.derived import DERIVED
 from longctx.filter.rules import Bounds, Keep, check_keep
 from longctx.filter.stages import STATS
@@ -152,7 +150,7 @@ class Decide(Barrier):
         return reasons
 
     def _bound(self, table: pa.Table, column: str, bounds: Bounds, rows: Any, reasons: Any) -> None:
-        values = numbers(table.column(column), column)[rows]
+        values = numbers(table.column(column), column, "decide")[rows]
         missing = np.isnan(values)
         failed: list[tuple[Any, str]] = []
         if bounds.min is not None:
@@ -176,20 +174,6 @@ class Decide(Barrier):
                 profile = _profile_of(name, tuple(sorted(self.bounds.items())))
                 verdict = judge(row, row["h_windows"] or [], profile, row["language"])
                 reasons[i] = None if verdict.keep else verdict.rule
-
-
-def numbers(values: pa.ChunkedArray, column: str) -> F64:
-    """A column as float64[n], NaN where it is null. Raises RunError where it holds no numbers."""
-    kind = values.type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or kind == pa.bool_()):
-        raise RunError(
-            f"the column `{column}` is {kind}, which has no bounds",
-            where="decide",
-            remedy="name a column of numbers, such as n_tokens",
-        )
-    missing = pc.is_null(values, nan_is_null=True).to_numpy()
-    found = values.cast(pa.float64(), safe=False).fill_null(0).to_numpy()
-    return np.where(missing, np.nan, found)
 
 
 def _judged(op: Decide, base: pa.Table, brought: pa.Table, setting: Setting) -> pa.Table:

@@ -23,12 +23,13 @@ from longctx.engine.barrier import BarrierContext
 from longctx.engine.commit import FileRef
 from longctx.engine.corpus import ROW, Part
 from longctx.engine.op import Setting
+from longctx.engine.rows import numbers
 from longctx.engine.steps import StepRef, read_table
 from longctx.errors import RunError
 from longctx.filter.cut import F64, Moments, extent
 from longctx.filter.derived import DERIVED, Spread, derive, wanjuan
 from longctx.filter.exact import ExactSums, exact_sums
-from longctx.filter.stages_decide import CLASS_COLUMNS, numbers
+from longctx.filter.stages_decide import CLASS_COLUMNS
 
 if TYPE_CHECKING:
     from longctx.filter.stages_decide import Decide
@@ -217,7 +218,9 @@ def _scored(
             "tokens": tokens,
             "reason": pa.array(op.judge(table).tolist(), pa.string()),
         }
-        found.append(pa.table(made | {_RAW + c: numbers(table.column(c), c) for c in raw}))
+        found.append(
+            pa.table(made | {_RAW + c: numbers(table.column(c), c, "decide") for c in raw})
+        )
     return pa.concat_tables(found)
 
 

@@ -1,11 +1,10 @@
 """Windows as files: one shard assembled, checked, audited and written in every format.
 
-The output folder is claimed by a marker before anything is written, so that a run never mixes its
-files with somebody else's, and a later run of the same recipe may replace its own.
+The output folder is the run's own (`io/output_folder.py`), and `manifest.json` vouches for what
+lies there: it is withdrawn before the files may change.
 """
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -14,63 +13,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from longctx import __version__
 from longctx.engine.commit import Commit, FileRef
 from longctx.engine.op import Setting
 from longctx.errors import DamagedFileError, RunError
 from longctx.io import paths
+from longctx.io.output_folder import MANIFEST, made_by, remove_stale
 from longctx.io.parquet_windows import check_ids, parquet_bytes
 from longctx.io.window_files import Target
 from longctx.pack import audit, formats, verify
 from longctx.pack.frame import I32, I64, Placement
 from longctx.pack.similarity import similarity
 from longctx.pack.windows import FramedDocuments, assemble
-from longctx.schema import SCHEMA_VERSION
-
-MARKER = "_longctx.json"
-MANIFEST = "manifest.json"
-_OURS = re.compile(r"part-\d{5,}\.parquet|manifest\.json")
-_LENGTH = re.compile(r"(length-\d+)/(.+)")
-
-
-def claim(setting: Setting) -> None:
-    """Mark the output folder as this run's. Raises RunError if it holds anything else."""
-    marker = paths.join(setting.output, MARKER)
-    owner = {"run_dir": setting.run_dir}
-    found = paths.read_if_exists(marker)
-    if found is not None:
-        other = json.loads(found).get("run_dir")
-        if other != setting.run_dir:
-            raise RunError(
-                f"the output folder belongs to the run {other}",
-                where=setting.output,
-                remedy="choose another output.path, or remove the folder",
-            )
-        return
-    present = [
-        n for n in paths.list_files(setting.output, recursive=True) if paths.TEMPORARY not in n
-    ]
-    if present:
-        raise RunError(
-            f"the output folder is not empty ({present[0]} and {len(present) - 1} more)",
-            where=setting.output,
-            remedy="choose another output.path",
-        )
-    paths.write_atomic(marker, json.dumps(owner).encode())
-
-
-def withdraw(setting: Setting) -> None:
-    """Remove the manifests before the files that they list may change."""
-    for name in [*paths.list_files(setting.output, recursive=True), MANIFEST]:
-        folder, below = _split(name)
-        if below == MANIFEST:
-            paths.remove(paths.join(setting.output, folder, below))
-
-
-def _split(name: str) -> tuple[str, str]:
-    """The folder of a window length ("" where there is one length) and the name below it."""
-    found = _LENGTH.fullmatch(name)
-    return (found[1], found[2]) if found else ("", name)
 
 
 @dataclass(frozen=True)
@@ -185,10 +138,10 @@ def publish(
             paths.write_atomic(paths.join(setting.output, name, below), data)
             merged = f"{name}/{below}"
             files[merged] = FileRef(merged, len(data), paths.checksum(data), 0)
-    _remove_stale(setting.output, set(files))
+    remove_stale(setting.output, set(files))
     _verify(setting, commits, target)
     manifest = {
-        **_made_by(setting),
+        **made_by(setting),
         "length": length,
         "windows": figures.get("windows", 0),
         "tokens": figures.get("tokens", 0),
@@ -204,24 +157,12 @@ def publish(
     return figures
 
 
-def _made_by(setting: Setting) -> dict[str, Any]:
-    """What every manifest says of where its windows come from."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "longctx": __version__,
-        "recipe_fingerprint": setting.recipe_fingerprint,
-        "seed": setting.seed,
-        "tokenizer": setting.tokenizer,
-        "tokenizer_fingerprint": setting.tokenizer_fingerprint,
-    }
-
-
 def publish_lengths(
     setting: Setting, figures: dict[str, dict[str, Any]], shares: dict[str, dict[str, Any]]
 ) -> None:
     """Write the `manifest.json` over the folders of several window lengths."""
     manifest = {
-        **_made_by(setting),
+        **made_by(setting),
         "lengths": [
             {
                 "length": int(length),
@@ -236,19 +177,6 @@ def publish_lengths(
     }
     data = json.dumps(manifest, indent=1, sort_keys=True).encode()
     paths.write_atomic(paths.join(setting.output, MANIFEST), data)
-
-
-def remove_other_lengths(setting: Setting, outputs: Iterable[str]) -> None:
-    """Remove what an earlier plan wrote for window lengths that this one does not have.
-
-    `outputs` are the folders that this plan wrote to.
-    """
-    kept = {o.removeprefix(setting.output).strip("/") for o in outputs}
-    for name in paths.list_files(setting.output, recursive=True):
-        folder, below = _split(name)
-        ours = _OURS.fullmatch(below) or formats.is_ours(below) or (folder and below == MARKER)
-        if folder not in kept and ours and name != MANIFEST:
-            paths.remove(paths.join(setting.output, folder, below))
 
 
 def _assert_complete(name: str, found: int, windows: int) -> None:
@@ -289,11 +217,3 @@ def plan_sums(plan: dict[str, Any]) -> dict[str, Any]:
     """The sums of a plan's counters that the audit adds up."""
     counts = ("tokens_", "dropped_", "separators_", "documents_", "empty_")
     return {k: v for k, v in plan.items() if k in _PLAN_SUMS or k.startswith(counts)}
-
-
-def _remove_stale(output: str, current: set[str]) -> None:
-    keep = current | {MANIFEST}
-    for name in paths.list_files(output, recursive=True, temporary=True):
-        ours = _OURS.fullmatch(name) or formats.is_ours(name) or paths.TEMPORARY in name
-        if name not in keep and ours:
-            paths.remove(paths.join(output, name))

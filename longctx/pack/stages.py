@@ -93,7 +93,7 @@ class Pack(Barrier):
     code_version: ClassVar[int] = 2
     limits: ClassVar[frozenset[str]] = frozenset({"one_place_up_to"})
     reads: ClassVar[tuple[str, ...]] = ("tour_id", "rank")
-    ends: ClassVar[bool] = True
+    ends: ClassVar[str] = "windows"
 
     @model_validator(mode="after")
     def _is_possible(self) -> "Pack":
@@ -145,7 +145,7 @@ class Pack(Barrier):
         return output if self.lengths is None else paths.join(output, f"length-{length}")
 
     def check(self, setting: Setting) -> None:
-        from longctx.pack.output import claim
+        from longctx.io.output_folder import claim
 
         framing(self, setting)
         claim(setting)
@@ -153,7 +153,7 @@ class Pack(Barrier):
             claim(replace(setting, output=self.folder(setting.output, length)))
 
     def run(self, context: BarrierContext) -> None:
-        from longctx.pack.output import withdraw
+        from longctx.io.output_folder import withdraw
 
         if not context.dry:
             withdraw(context.setting)
@@ -210,6 +210,7 @@ class Pack(Barrier):
 
     def _write(self, context: BarrierContext, spans: StepRef) -> None:
         """The windows of every length, then what vouches for them."""
+        from longctx.io.output_folder import remove_other_lengths
         from longctx.pack import audit, output
 
         stats, setting = context.step_stats["plan"], context.setting
@@ -248,7 +249,7 @@ class Pack(Barrier):
             found = {**audit.finish(sums), "by_length": figures}
             shares = {n: stats["targets"][n] for n in figures}
             output.publish_lengths(setting, figures, shares)
-        output.remove_other_lengths(setting, [own.output for own, _ in written.values()])
+        remove_other_lengths(setting, [own.output for own, _ in written.values()])
         context.step_stats["audit"] = found
         context.outcome = {
             "rows_in": context.rows,

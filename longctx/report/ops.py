@@ -85,7 +85,7 @@ def _facts(op: type[Op]) -> Table:
     rows = [
         ("kind", op.kind),
         ("reads", ", ".join(op.reads) or "the columns that its fields name"),
-        ("writes", ", ".join(op.writes) or "windows"),
+        ("writes", ", ".join(op.writes) or op.ends),
         ("cost", op.cost),
         ("source", op.source),
     ]
