@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from longctx.report.format import count, plural
 from longctx.report.html import document
-from longctx.report.layout import Section, code, paragraph, table
+from longctx.report.layout import Section, code, folded, paragraph, table
 from longctx.report.markup import Markup, join, tag, text
 from longctx.report.scores.data import CorrelationData
 from longctx.report.scores.page import heading, looked
@@ -30,7 +30,7 @@ def _matrix(data: CorrelationData) -> Section:
     shown = columns[:_MATRIX]
     body = [
         tag("p", text(_MEANING), class_="lead"),
-        paragraph(f"{looked(data.looked)} Nulls are left out pair by pair."),
+        paragraph(f"{looked(data.looked, 'of the run')} Nulls are left out pair by pair."),
         _heat(data, shown),
     ]
     if len(shown) < len(data.names):
@@ -95,7 +95,8 @@ def _rho(rho: float, digits: int = 2) -> str:
 
 
 def _pairs(data: CorrelationData) -> Section:
-    rho = data.found.rho
+    """All pairs by the size of rho; those with other than main scores are folded away."""
+    rho, main = data.found.rho, set(data.main)
     pairs = [
         (a, b)
         for a in range(len(data.names))
@@ -103,19 +104,28 @@ def _pairs(data: CorrelationData) -> Section:
         if not math.isnan(rho[a, b])
     ]
     pairs.sort(key=lambda pair: (-abs(rho[pair]), pair))
+    first = [pair for pair in pairs if main.issuperset(pair)]
+    others = [pair for pair in pairs if not main.issuperset(pair)]
+    if not pairs:
+        return Section("pairs", "Pairs", paragraph("No two scores are there for three documents."))
+    body = [_table(data, "Pairs of main scores by the size of rho", first)] if first else []
+    if others:
+        caption = "Pairs with other columns by the size of rho"
+        body.append(folded(caption, _table(data, caption, others), unfold=not first))
+    return Section("pairs", "Pairs", join(body))
+
+
+def _table(data: CorrelationData, caption: str, pairs: Sequence[tuple[int, int]]) -> Markup:
     rows = [
         [
             _named(data, a),
             _named(data, b),
-            text(_rho(float(rho[a, b]), 3)),
+            text(_rho(float(data.found.rho[a, b]), 3)),
             text(count(int(data.found.n[a, b]))),
         ]
         for a, b in pairs
     ]
-    if not rows:
-        return Section("pairs", "Pairs", paragraph("No two scores are there for three documents."))
-    header = ["Score", "Other score", "rho", "n"]
-    return Section("pairs", "Pairs", table("Pairs by the size of rho", header, rows, words=2))
+    return table(caption, ["Score", "Other score", "rho", "n"], rows, words=2)
 
 
 def _named(data: CorrelationData, column: int) -> Markup:

@@ -115,7 +115,7 @@ def _ids(closest: Sequence[Closest]) -> Markup:
         for one in closest
     ]
     return table(
-        "Documents next to the threshold", ["Document", "", "Edge", "Score"], rows, words=3
+        "Documents next to the threshold", ["Document", "Verdict", "Edge", "Score"], rows, words=3
     )
 
 

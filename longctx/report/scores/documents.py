@@ -5,7 +5,7 @@ Used for the ladder from the worst score to the best, and for documents near a t
 
 from collections.abc import Sequence
 
-from longctx.report.format import count, one_line, plural
+from longctx.report.format import count, one_line, percent, plural
 from longctx.report.layout import code
 from longctx.report.markup import NOTHING, Markup, join, tag, text
 from longctx.report.scores.data import Passage, Piece, Rung, Shown
@@ -19,7 +19,7 @@ def ladder(rungs: Sequence[Rung], better: str) -> Markup:
 
 
 def _label(share: float, ends: tuple[str, str]) -> str:
-    return ends[0] if share == 0 else ends[1] if share == 1 else f"{100 * share:.3g} %"
+    return ends[0] if share == 0 else ends[1] if share == 1 else percent(share)
 
 
 def listed(documents: Sequence[tuple[str, Shown]]) -> Markup:

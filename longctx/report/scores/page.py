@@ -48,14 +48,15 @@ def heading(title: str, run: str) -> Markup:
     )
 
 
-def looked(data: Looked) -> str:
-    """How much of the run a page shows, in a sentence."""
+def looked(data: Looked, which: str = "that the stage saw") -> str:
+    """How much a page looked at, in a sentence; `which` documents there are."""
     if data.whole:
-        return f"All {plural(data.rows, 'document')} that the stage saw are in these figures."
+        return f"All {plural(data.rows, 'document')} {which} are in these figures."
+    share = percent(ratio(data.rows, data.rows_all))
     return (
         f"These figures are of a sample: {count(data.rows)} of the {count(data.rows_all)} "
-        f"documents that the stage saw ({percent(ratio(data.rows, data.rows_all))}), evenly spaced "
-        f"in {count(data.parts)} of {plural(data.parts_all, 'part')}."
+        f"documents {which} ({share}), evenly spaced in {count(data.parts)} of "
+        f"{plural(data.parts_all, 'part')}."
     )
 
 
