@@ -22,6 +22,7 @@ from longctx.io import paths
 from longctx.report.data import (
     ClusterMember,
     DuplicateCluster,
+    Exported,
     Histogram,
     LengthRow,
     Mix,
@@ -79,6 +80,8 @@ def load_run(run_dir: str) -> Run:
             check("warnings", figures.get("warnings", {}), file, (*place, "warnings"))
             if step == "tours" and stage["op"].startswith("order.") and _compared(figures):
                 check("tours", figures, file, place)
+            if step == "files" and stage["op"] == "export":
+                check("files", figures, file, place)
             if step == "audit" and stage["op"] == "pack" and figures.get("windows"):
                 check("audit", figures, file, place)
                 named = ("dropped_", "span_ge_")
@@ -115,6 +118,7 @@ def collect(run_dir: str) -> ReportData:
         duplicate_clusters=_clusters(paths.absolute(run_dir), stages),
         neighbours=_neighbours(stages),
         windows=_windows(run, stages),
+        exported=_exported(stages),
         sources=_mixes(tokens, "by_source"),
         licenses=_mixes(tokens, "by_license"),
         quarantine=_quarantine(stages),
@@ -202,6 +206,15 @@ def _neighbours(stages: Iterable[Stage]) -> Neighbours | None:
 def _compared(tours: dict[str, Any]) -> bool:
     """Whether an order compared its neighbours with those of a random order."""
     return tours.get("adjacency") is not None and tours.get("adjacency_random") is not None
+
+
+def _exported(stages: Iterable[Stage]) -> Exported | None:
+    export = next((s for s in stages if s["op"] == "export"), None)
+    found = export["steps"].get("files") if export else None
+    if not found:
+        return None
+    counts = (found["files"], found["documents"], found["bytes"])
+    return Exported(*counts, found["format"], found.get("order_by", ""))
 
 
 def _windows(run: Run, stages: Iterable[Stage]) -> WindowAudit | None:

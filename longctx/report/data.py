@@ -111,8 +111,19 @@ class WindowAudit:
 
 
 @dataclass(frozen=True)
+class Exported:
+    """Files of documents that `export` wrote; `order_by` is "" in the order of the corpus."""
+
+    files: int
+    documents: int
+    bytes: int
+    format: str
+    order_by: str = ""
+
+
+@dataclass(frozen=True)
 class Mix:
-    """Tokens by name (source or licence): in the documents read, and in the windows written."""
+    """Tokens by name (source or licence): in the documents read, and in what was made of them."""
 
     name: str
     tokens_read: int
@@ -162,6 +173,7 @@ class ReportData:
     duplicate_clusters: list[DuplicateCluster] = field(default_factory=list)
     neighbours: Neighbours | None = None
     windows: WindowAudit | None = None
+    exported: Exported | None = None
     sources: list[Mix] = field(default_factory=list)
     licenses: list[Mix] = field(default_factory=list)
     quarantine: dict[str, int] = field(default_factory=dict)
@@ -171,3 +183,15 @@ class ReportData:
     versions: dict[str, str] = field(default_factory=dict)
     scores: list[ScoreRow] = field(default_factory=list)
     correlations: str = ""
+
+    @property
+    def writes_output(self) -> bool:
+        """Whether the recipe ends in windows or files of documents."""
+        return bool(self.stages) and self.stages[-1].op in ("pack", "export")
+
+    @property
+    def made(self) -> str:
+        """What became of the tokens that are left: they were "packed", "exported" or "kept"."""
+        if not self.writes_output:
+            return "kept"
+        return "packed" if self.exported is None else "exported"

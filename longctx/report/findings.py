@@ -139,19 +139,21 @@ def _windows(data: ReportData) -> Iterator[Finding]:
 
 
 def _sources(data: ReportData) -> Iterator[Finding]:
-    yield from _balance(data.sources, "source", "sources")
+    yield from _balance(data.sources, data.made, "source", "sources")
 
 
 def _licences(data: ReportData) -> Iterator[Finding]:
-    yield from _balance(data.licenses, "licence", "licences")
+    yield from _balance(data.licenses, data.made, "licence", "licences")
     packed = sum(mix.tokens_packed for mix in data.licenses)
     unknown = sum(m.tokens_packed for m in data.licenses if m.name.strip().lower() in UNKNOWN)
     share = ratio(unknown, packed)
     if share is not None and share >= _UNKNOWN_LICENCE:
-        yield Finding(f"{percent(share)} of the packed tokens have no known licence.", "licences")
+        yield Finding(
+            f"{percent(share)} of the {data.made} tokens have no known licence.", "licences"
+        )
 
 
-def _balance(mixes: Sequence[Mix], noun: str, section: str) -> Iterator[Finding]:
+def _balance(mixes: Sequence[Mix], made: str, noun: str, section: str) -> Iterator[Finding]:
     """One name dominates, one has moved most between reading and packing, some are lost."""
     read, packed = sum(m.tokens_read for m in mixes), sum(m.tokens_packed for m in mixes)
     if len(mixes) < 2 or not read or not packed:
@@ -160,7 +162,7 @@ def _balance(mixes: Sequence[Mix], noun: str, section: str) -> Iterator[Finding]
     if largest.tokens_packed / packed >= _DOMINATES:
         share = percent(largest.tokens_packed / packed)
         yield Finding(
-            f"One {noun} dominates: {shown(largest)} holds {share} of the packed tokens.", section
+            f"One {noun} dominates: {shown(largest)} holds {share} of the {made} tokens.", section
         )
     moved = max(mixes, key=lambda m: abs(m.tokens_packed / packed - m.tokens_read / read))
     before, after = moved.tokens_read / read, moved.tokens_packed / packed
@@ -168,7 +170,7 @@ def _balance(mixes: Sequence[Mix], noun: str, section: str) -> Iterator[Finding]
         verb = "grew" if after > before else "shrank"
         yield Finding(
             f"The {noun} {shown(moved)} {verb} from {percent(before)} of the tokens read to "
-            f"{percent(after)} of the tokens packed.",
+            f"{percent(after)} of the tokens {made}.",
             section,
         )
     gone = [m for m in mixes if m.tokens_read and not m.tokens_packed]

@@ -129,10 +129,21 @@ class _Audit(_Shape):
     by_length: dict[Lengths, _ByLength] = {}
 
 
+class _Files(_Shape):
+    """Files of documents that were written."""
+
+    files: Count
+    documents: Count
+    bytes: Count
+    format: str
+    order_by: str = ""
+
+
 _SHAPES: dict[str, TypeAdapter[Any]] = {
     "run": TypeAdapter(_Run),
     "tours": TypeAdapter(_Tours),
     "audit": TypeAdapter(_Audit),
+    "files": TypeAdapter(_Files),
     "targets": TypeAdapter(Annotated[dict[Lengths, _Target], Field(min_length=1)]),
     "warnings": TypeAdapter(Counts),
     "figures": TypeAdapter(dict[str, Number | None]),

@@ -1,11 +1,23 @@
 """The top of the page: what went in, what came out, where it lies, what deserves a look."""
 
 from longctx.credentials import masked
-from longctx.report.data import ReportData
+from longctx.report.data import Exported, ReportData
 from longctx.report.findings import FINISHED, Finding, findings
-from longctx.report.format import compact, count, duration, percent, plural, ratio, tokens
+from longctx.report.format import (
+    compact,
+    count,
+    duration,
+    one_line,
+    percent,
+    plural,
+    ratio,
+    size,
+    tokens,
+)
 from longctx.report.layout import Section, code, facts, prose, tiles
 from longctx.report.markup import NOTHING, Markup, join, tag, text
+
+_FORMATS = {"jsonl": "JSON Lines", "parquet": "Parquet"}
 
 
 def heading(data: ReportData) -> Markup:
@@ -26,7 +38,8 @@ def heading(data: ReportData) -> Markup:
 
 def summary(data: ReportData) -> Section:
     """Always there, also for a run that read nothing."""
-    places = (("Output", data.output), ("Run folder", data.run_dir))
+    output = [("Output", data.output)] if data.writes_output else []
+    places = [*output, ("Run folder", data.run_dir)]
     body = [
         tag("p", prose(outcome(data)), class_="lead"),
         tiles(_tiles(data)),
@@ -43,13 +56,25 @@ def outcome(data: ReportData) -> str:
         return "No rows went in, so nothing came out."
     share = percent(rows_out / rows_in)
     said = f"{plural(rows_in, 'document')} went in and {count(rows_out)} came out ({share})."
-    audit = data.windows
-    if audit is None:
-        return said
-    return (
-        f"{said} They are packed into {plural(audit.windows, 'window')} of "
-        f"{count(audit.length)} tokens, {percent(audit.fill)} full."
-    )
+    audit, exported = data.windows, data.exported
+    if audit is not None:
+        return (
+            f"{said} They are packed into {plural(audit.windows, 'window')} of "
+            f"{count(audit.length)} tokens, {percent(audit.fill)} full."
+        )
+    if exported is not None:
+        order = f", by {one_line(exported.order_by, 60)}" if exported.order_by else ""
+        return f"{said} They are written to {_files(exported)} ({size(exported.bytes)}){order}."
+    if data.status == FINISHED and not data.writes_output:
+        return (
+            f"{said} The recipe ends without pack or export, so the output is empty: scores and "
+            "decisions lie in the run folder."
+        )
+    return said
+
+
+def _files(exported: Exported) -> str:
+    return plural(exported.files, f"{_FORMATS.get(exported.format, exported.format)} file")
 
 
 def rows_through(data: ReportData) -> tuple[int, int]:
@@ -67,6 +92,8 @@ def _tiles(data: ReportData) -> list[tuple[str, str, str]]:
         ("Dropped", _number(dropped), _of(dropped, rows_in)),
         ("Quarantined", _number(held), _of(held, rows_in)),
     ]
+    if data.exported is not None:
+        shown.append(("Files", _number(data.exported.files), size(data.exported.bytes)))
     audit = data.windows
     if audit is not None:
         shown += [

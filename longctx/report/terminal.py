@@ -103,6 +103,8 @@ def _places(data: ReportData) -> Table:
     grid.add_column(style="dim")
     grid.add_column(overflow="fold")
     report = f"{data.run_dir.rstrip('/')}/{REPORT}"
-    for label, place in (("output", data.output), ("run", data.run_dir), ("report", report)):
+    places = [("output", data.output)] if data.writes_output else []
+    places += [("run", data.run_dir), ("report", report)]
+    for label, place in places:
         grid.add_row(label, Text(one_line(masked(place), 1000)))
     return grid

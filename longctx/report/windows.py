@@ -168,28 +168,28 @@ def _shares(audit: WindowAudit) -> Markup:
 
 
 def sources(data: ReportData) -> Section | None:
-    return _mix(data.sources, "sources", "Sources", "Source")
+    return _mix(data.sources, data.made, "sources", "Sources", "Source")
 
 
 def licences(data: ReportData) -> Section | None:
-    return _mix(data.licenses, "licences", "Licences", "Licence")
+    return _mix(data.licenses, data.made, "licences", "Licences", "Licence")
 
 
-def _mix(mixes: Sequence[Mix], anchor: str, heading: str, noun: str) -> Section | None:
+def _mix(mixes: Sequence[Mix], made: str, anchor: str, heading: str, noun: str) -> Section | None:
     if not mixes:
         return None
     ordered = sorted(mixes, key=lambda m: (-m.tokens_packed, -m.tokens_read, m.name))
     read = sum(m.tokens_read for m in mixes) or 1
     packed = sum(m.tokens_packed for m in mixes) or 1
     longest = max(max(m.tokens_read / read, m.tokens_packed / packed) for m in mixes) or 1.0
-    rows = [_mix_bar(m, read, packed, longest) for m in ordered[:_BARS]]
-    key = [("neutral", "share of tokens read"), ("accent", "share of tokens packed")]
+    rows = [_mix_bar(m, made, read, packed, longest) for m in ordered[:_BARS]]
+    key = [("neutral", "share of tokens read"), ("accent", f"share of tokens {made}")]
     largest = ordered[0]
     sentence = (
         f"Two bars for each {noun.lower()}: where the lower is longer, its part has grown. "
-        f"{shown(largest)} holds {percent(largest.tokens_packed / packed)} of the packed tokens."
+        f"{shown(largest)} holds {percent(largest.tokens_packed / packed)} of the {made} tokens."
     )
-    header = [noun, "Tokens read", "Tokens packed", "Documents read", "Documents packed"]
+    header = [noun, "Tokens read", f"Tokens {made}", "Documents read", f"Documents {made}"]
     cells = [
         [
             text(shown(m)),
@@ -204,13 +204,13 @@ def _mix(mixes: Sequence[Mix], anchor: str, heading: str, noun: str) -> Section 
     return Section(anchor, heading, join(body))
 
 
-def _mix_bar(mix: Mix, read: int, packed: int, longest: float) -> Bar:
+def _mix_bar(mix: Mix, made: str, read: int, packed: int, longest: float) -> Bar:
     before, after = mix.tokens_read / read, mix.tokens_packed / packed
     return Bar(
         shown(mix),
         [
             [Segment(before / longest, "neutral", f"read: {tokens(mix.tokens_read)}")],
-            [Segment(after / longest, "accent", f"packed: {tokens(mix.tokens_packed)}")],
+            [Segment(after / longest, "accent", f"{made}: {tokens(mix.tokens_packed)}")],
         ],
-        [f"{percent(before)} read", f"{percent(after)} packed"],
+        [f"{percent(before)} read", f"{percent(after)} {made}"],
     )

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from longctx.report.data import Histogram, Mix, Neighbours, ReportData, StageRow
+from longctx.report.data import Exported, Histogram, Mix, Neighbours, ReportData, StageRow
 from longctx.report.findings import findings
 from tests.report.example import empty, example, window_audit
 
@@ -78,7 +78,7 @@ def mix(*packed: tuple[str, int]) -> list[Mix]:
 
 def test_a_dominating_a_moved_and_a_lost_source() -> None:
     said = sentences(replace(calm(), sources=mix(("a", 80), ("b", 20), ("c", 0))))
-    assert said[0] == "One source dominates: a holds 80.0 % of the packed tokens."
+    assert said[0] == "One source dominates: a holds 80.0 % of the kept tokens."
     assert said[1].startswith("The source a grew from 33.3 %")
     assert said[2] == "1 source left no token: c."
     assert sentences(replace(calm(), sources=mix(("a", 50), ("b", 50)))) == []
@@ -86,7 +86,7 @@ def test_a_dominating_a_moved_and_a_lost_source() -> None:
 
 def test_tokens_without_a_licence() -> None:
     data = replace(calm(), licenses=mix(("MIT", 50), ("", 25), ("Unknown", 25)))
-    assert "50.0 % of the packed tokens have no known licence." in sentences(data)
+    assert "50.0 % of the kept tokens have no known licence." in sentences(data)
 
 
 def test_problems_come_first() -> None:
@@ -94,3 +94,10 @@ def test_problems_come_first() -> None:
     assert grave == sorted(grave, reverse=True)
     assert any(grave)
     assert not all(grave)
+
+
+@pytest.mark.parametrize(("op", "made"), [("pack", "packed"), ("export", "exported")])
+def test_tokens_are_told_by_what_was_made_of_them(op: str, made: str) -> None:
+    files = Exported(2, 100, 5000, "jsonl") if op == "export" else None
+    data = replace(stage(op=op), licenses=mix(("unknown", 100)), exported=files)
+    assert sentences(data) == [f"100 % of the {made} tokens have no known licence."]

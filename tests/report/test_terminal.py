@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from longctx.report.data import ReportData
+from longctx.report.data import Exported, ReportData
 from longctx.report.terminal import closing_table
 from tests.report.example import empty, example, hostile
 
@@ -73,3 +73,29 @@ def test_a_log_in_ascii_can_hold_it() -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
     Console(width=80, file=stream).print(closing_table(example()))
     stream.flush()
+
+
+def ending(op: str, **changes: object) -> ReportData:
+    """A run whose last stage is this one, and which has no windows."""
+    *before, last = example().stages
+    stages = [*before, replace(last, stage=f"09-{op}", op=op)]
+    return replace(example(), stages=stages, windows=None, **changes)  # type: ignore[arg-type]
+
+
+def test_files_of_documents_are_named_in_the_outcome() -> None:
+    files = Exported(3, 71_296, 12_345_678, "jsonl", "cut_longfilter")
+    text = " ".join(printed(ending("export", exported=files)).split())
+    assert "They are written to 3 JSON Lines files (12.3 MB), by cut_longfilter." in text
+    assert "output s3://out/packed" in text
+    one = replace(files, files=1, format="parquet", order_by="")
+    text = " ".join(printed(ending("export", exported=one)).split())
+    assert "They are written to 1 Parquet file (12.3 MB). It took" in text
+
+
+def test_a_run_without_output_names_no_folder_of_it() -> None:
+    text = " ".join(printed(ending("decide")).split())
+    assert "The recipe ends without pack or export, so the output is empty" in text
+    assert "output s3://out/packed" not in text
+    assert "packed" not in text
+    failed = " ".join(printed(ending("decide", status="failed")).split())
+    assert "ends without" not in failed
