@@ -1,6 +1,7 @@
 """`longctx compare --gain`: samples, what is read again, errors, and the command itself."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,16 @@ import pyarrow as pa
 import pytest
 
 from longctx.cli import main
+from longctx.compare.excerpt import Piece, joined
+from longctx.compare.gain import Lengths
 from longctx.compare.result import Gain
 from longctx.errors import RecipeError, RunError
+from longctx.ids import priorities
 from longctx.report import compare as command
 from longctx.report import compare_scoring
 from longctx.report.compare import compare
 from longctx.report.compare_gain import Asked, Pool, measure_gain, open_model
+from longctx.report.compare_scoring import Scoring
 from longctx.score.causal_lm import TokenScores
 from tests.compare.packed import foreign, output, save, written
 from tests.report.judges import Judge, coupled, couples
@@ -164,10 +169,11 @@ def test_a_document_is_drawn_in_every_run_that_keeps_it() -> None:
     whole, half = measure_gain(
         [pool(every, "all"), pool(kept, "kept")], Judge(), asked, "document"
     ).lines
-    drawn = [unit["key"] for unit in half.scored]
-    assert [unit["key"] for unit in whole.scored if unit["key"] in drawn] == drawn[:5] or len(
-        set(drawn) & {unit["key"] for unit in whole.scored}
-    ) >= 3
+    here = priorities(np.array(list(kept), dtype=np.uint64), asked.seed)
+    kept_keys = {f"{key:016x}" for key in here.tolist()}
+    drawn, from_all = ({unit["key"] for unit in line.scored} for line in (half, whole))
+    assert from_all & kept_keys <= drawn <= kept_keys
+    assert len(from_all & kept_keys) > 1
     assert half.shared == 1
     assert 0 < (half.shared_first or 0) < 1
 
@@ -215,6 +221,19 @@ def test_lengths_that_do_not_fit_are_refused(tiny: Path) -> None:
     with pytest.raises(RecipeError, match="up to 511 tokens nothing is left of 512"):
         open_model(Asked(model=str(tiny), long=512, short=256))
     assert open_model(Asked(model=str(tiny), long=511, short=255)).limit == 512
+
+
+def test_threads_and_company_change_no_bit(tiny: Path, own_cache: Path) -> None:
+    model = open_model(Asked(model=str(tiny), long=500, short=60))
+    g = np.random.default_rng(1)
+    excerpts = [joined([Piece(i, g.integers(0, 250, 500).astype(np.int32))], 0) for i in range(5)]
+    alone = [Scoring(model, Lengths(500, 60)).losses([one])[0] for one in excerpts]
+    shutil.rmtree(own_cache)
+    together = Scoring(model, Lengths(500, 60), threads=3).losses(excerpts)
+    for one, other in zip(alone, together, strict=True):
+        assert one.tobytes() == other.tobytes()
+    known = Scoring(model, Lengths(500, 60), threads=3).losses(excerpts)
+    assert [k.tobytes() for k in known] == [a.tobytes() for a in alone]
 
 
 Call = Callable[..., tuple[int, str, str]]
