@@ -192,3 +192,19 @@ def test_other_folders_are_refused(inspect, tmp_path: Path):
     code, _, err = inspect(tmp_path)
     assert code == 2
     assert "y.parquet" in err
+
+
+def test_an_output_of_documents_is_told_as_that(inspect, tmp_path: Path):
+    pq.write_table(pa.table({"text": ["x"]}), tmp_path / "part-00000.parquet")
+    (tmp_path / "manifest.json").write_text('{"documents": 1, "files": []}')
+    code, _, err = inspect(tmp_path)
+    assert code == 2
+    assert "holds documents, not windows: its recipe ends in `export`" in err
+
+
+def test_a_run_without_windows_is_told_as_that(inspect, tmp_path: Path):
+    record = {"status": "done", "stages": [{"op": "decide"}], "run_dir": str(tmp_path)}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    code, _, err = inspect(tmp_path)
+    assert code == 2
+    assert "this run wrote no windows: its recipe ends without `pack`" in err

@@ -17,7 +17,7 @@ from longctx.errors import RecipeError, RunError
 from longctx.io import paths
 from longctx.io.parquet_files import parquet_file
 from longctx.registry import did_you_mean
-from longctx.report.run_links import MARKER, output_of, read_json, run_of
+from longctx.report.run_links import MARKER, output_of, read_json, refuse_documents, run_of
 
 ASSUMED_TOKENIZER = "embedded"
 _ROWS = 128  # windows in memory at a time: 64 MB of ids at 128 k tokens each
@@ -121,6 +121,7 @@ def _of_run(argument: str) -> list[Source]:
     if run is not None:
         return _outputs(output_of(run, root), label or _name(run))
     if read_json(root, "manifest.json") is not None or read_json(root, MARKER) is not None:
+        refuse_documents(root)
         made_by = run_of(root)
         return _outputs(root, label or (_name(made_by) if made_by else _last(root)))
     files = [f.url for f in paths.expand(root) if f.url.endswith(".parquet")]

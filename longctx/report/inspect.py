@@ -29,7 +29,7 @@ from longctx.io.parquet_files import parquet_file
 from longctx.location import expand
 from longctx.registry import did_you_mean
 from longctx.report.format import count, one_line, percent, plural
-from longctx.report.run_links import output_of, read_json, run_of
+from longctx.report.run_links import output_of, read_json, refuse_documents, run_of
 from longctx.text.tokenize import Tokenizer, load_tokenizer
 
 _SEAM_CHARS = 160
@@ -79,6 +79,7 @@ def _source(folder: str, tokenizer: str | None) -> _Source:
     run = read_json(root, "run.json")
     if run is not None:
         root = output_of(run, root)
+    refuse_documents(root)
     manifest = read_json(root, "manifest.json") or {}
     return _Source(root, only, tokenizer or manifest.get("tokenizer"), _encoder(run_of(root)))
 

@@ -34,9 +34,18 @@ def read_json(folder: str, name: str) -> dict[str, Any] | None:
 def output_of(run: dict[str, Any], root: str) -> str:
     """The folder of windows that a `run.json` in `root` names.
 
-    Raises RecipeError where that folder does not say that it is of this run.
+    Raises RecipeError where that folder does not say that it is of this run, or holds no windows.
     """
     output = str(run.get("output"))
+    stages = run.get("stages")
+    known = stages if isinstance(stages, list) else []
+    ops = {str(s.get("op")) for s in known if isinstance(s, dict)}
+    if run.get("status") == "done" and ops and not {"pack", "export"} & ops:
+        raise RecipeError(
+            "this run wrote no windows: its recipe ends without `pack`",
+            where=root,
+            remedy="add `pack` as its last stage and run it again: what is done is kept",
+        )
     marker = read_json(output, MARKER)
     if marker is None or marker.get("run_dir") != run.get("run_dir"):
         raise RecipeError(
@@ -44,7 +53,19 @@ def output_of(run: dict[str, Any], root: str) -> str:
             where=root,
             remedy="give the folder of the windows itself",
         )
+    refuse_documents(output)
     return output
+
+
+def refuse_documents(folder: str) -> None:
+    """Raise RecipeError for an output of `export`, whose files hold documents and no windows."""
+    manifest = read_json(folder, "manifest.json") or {}
+    if "documents" in manifest and "windows" not in manifest:
+        raise RecipeError(
+            "this output holds documents, not windows: its recipe ends in `export`",
+            where=folder,
+            remedy="read its files as they are: manifest.json lists them; windows come from `pack`",
+        )
 
 
 def run_of(output: str) -> dict[str, Any] | None:
