@@ -19,7 +19,7 @@ Sidecar = Callable[[int], Columns]
 
 
 def write_run(
-    folder: Path,
+    folder: Path | str,
     stages: Sequence[tuple[str, Sidecar]],
     *,
     parts: int = 2,
@@ -58,7 +58,7 @@ def write_run(
         record_of["steps"] = (steps or {}).get(op, {})
         records.append(record_of)
         alive &= ~now
-    run = record(records, run_dir=str(folder), **changes)
+    run = record(records, **{"run_dir": str(folder), **changes})
     paths.write_atomic(paths.join(str(folder), "run.json"), json.dumps(run).encode())
     return str(folder)
 

@@ -176,3 +176,17 @@ def test_a_stage_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
     with pytest.raises(LongctxError, match=r"stages\.1\.stage"):
         write_report(run)
     assert not (tmp_path / "planted.html").exists()
+
+
+def test_pages_from_a_store_are_those_from_a_disk(tmp_path: Path) -> None:
+    """A file system without local paths: files are opened in the store and read in pieces."""
+    import fsspec
+
+    stages = [("score.heuristics", lambda part: scores(8, part))]
+    local = write_report(write_run(tmp_path, stages, run_dir="x"))
+    store = "memory://scores-of-a-run"
+    folder = write_run(store, stages, run_dir="x")
+    stored = write_report(folder)
+    assert stored[0] == f"{store}/report.html"
+    files = fsspec.filesystem("memory")
+    assert [files.cat_file(url) for url in stored] == [Path(file).read_bytes() for file in local]

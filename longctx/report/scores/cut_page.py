@@ -95,13 +95,19 @@ def _closest(cut: Cut) -> list[Markup]:
         ids = folded(f"All {count(len(own))} next to the threshold of {name}", _ids(own))
         if read:
             drawn.append(tag("h4", text(name)))
-            drawn.append(listed([(_side(o.kept), o.document) for o in read if o.document]))
+            edges = len({one.edge for one in own}) > 1
+            drawn.append(listed([(_label(o, edges), o.document) for o in read if o.document]))
         drawn.append(ids)
     return drawn
 
 
 def _side(kept: bool) -> str:
     return "kept" if kept else "dropped"
+
+
+def _label(one: Closest, edges: bool) -> str:
+    """Whether a document is kept, and next to which edge where there are two."""
+    return f"{_side(one.kept)}, {one.edge}" if edges else _side(one.kept)
 
 
 def _ids(closest: Sequence[Closest]) -> Markup:

@@ -127,7 +127,7 @@ def _axis(scale: Scale, written: Callable[[float], str]) -> Markup:
     )
     return tag(
         "li",
-        tag("svg", *labels, width="100%", height=_HEIGHT, aria_hidden="true"),
+        tag("svg", *labels, width="100%", height=_HEIGHT),
         class_="scale",
-        role="presentation",
+        aria_hidden="true",
     )
