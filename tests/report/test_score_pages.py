@@ -230,6 +230,7 @@ def test_pages_of_stages_that_are_gone_are_removed(tmp_path: Path) -> None:
     # A single score that does not vary: a page without a figure, and nothing to correlate.
     found = Page((tmp_path / "report" / "01-score.heuristics.html").read_text())
     assert "All 16 documents have the value 0.5." in found.text
+    assert "Documents from" not in found.text
     assert found.faults == []
 
 

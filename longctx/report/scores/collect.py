@@ -118,7 +118,7 @@ def _full(source: _Source, plan: StagePlan, column: Column) -> ScoreColumn:
         bins,
         [
             Rung(step.share, _shown(source, plan, step.row, float(values[step.row])))
-            for step in plan.ladders[column.name]
+            for step in plan.ladders.get(column.name, [])
         ],
     )
 

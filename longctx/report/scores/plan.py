@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from longctx.report.scores.catalogue import Column, is_score, scores_of
 from longctx.report.scores.sample import Sample, StageColumns
-from longctx.report.scores.statistics import F64, I64, Step, ladder, nearest
+from longctx.report.scores.statistics import F64, I64, Step, constant, ladder, nearest
 
 TEXT_GROUPS = 64
 _MAIN = 8
@@ -74,14 +74,12 @@ def plans_of(sample: Sample, stages: Sequence[Stage]) -> list[StagePlan]:
     used: set[int] = set()
     for plan in plans:
         for column in plan.main:
-            plan.ladders[column.name] = ladder(
-                plan.living(column.name),
-                ties,
-                sample.group,
-                used,
-                ascending=column.better != "low",
-                most=TEXT_GROUPS,
-            )
+            values = plan.living(column.name)
+            # Documents that are all as good have no order to read them in.
+            if not constant(values):
+                up = column.better != "low"
+                steps = ladder(values, ties, sample.group, used, ascending=up, most=TEXT_GROUPS)
+                plan.ladders[column.name] = steps
         if plan.op == "decide":
             plan.bounds = list(_bounds(sample, plan, stages, ties, used))
     return plans
