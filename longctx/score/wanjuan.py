@@ -6,8 +6,9 @@
   `diff` and `ratio` say what the longer context is worth.
 - Cohesion: shares of pronouns and connectives (`cohesion`), and optionally DMR (arXiv 2306.10658).
 - Complexity: type-token ratios of token ids, and lengths of lines.
-- A class for each document from the ranks of the three inside its source: holistic, aggregated or
-  chaotic. The qualitative table is the paper's, the numbers are ours; the paper sets them by hand.
+
+The class of a document follows from the ranks of the three inside its source, so it is made where
+rows are cut: `filter/derived.py`.
 
 What we changed. The type-token ratio falls with the length of a text, so a threshold would judge
 lengths: `ttr_win` is the mean over windows of 1,000 tokens. A text without a line or shorter than W
@@ -21,23 +22,20 @@ parameters. All the rest together 3 MB/s per core.
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from longctx.filter.cut import percent_rank, within
 from longctx.score.causal_lm import I32, Segment, TokenScores
 from longctx.score.likelihood import Columns, perplexity
 from longctx.score.plan import Scorer, read
 from longctx.text.sentences import sentence_spans
 
 F64 = npt.NDArray[np.float64]
-Class = Literal["holistic", "aggregated", "chaotic"]
 
 WINDOW, SHORT_SHARE, TARGET_SHARE = 4096, 2, 4
 TTR_WINDOW = 1000
-WEIGHTS: dict[Class, float] = {"holistic": 1.0, "aggregated": 2.0, "chaotic": 0.0}
 _NOT_ZERO = 1e-5
 _COMMAS = ",，"
 _LEAST_SENTENCE, _DMR_SPAN = 5, 256
@@ -169,52 +167,3 @@ def dmr(text: str, no_connective: Callable[[str, str], float]) -> float | None:
         spans.append(current)
     pairs = [1 - no_connective(a, b) for a, b in pairwise(spans)]
     return float(np.mean(pairs)) if pairs else None
-
-
-class Ranks(NamedTuple):
-    """Coherence, cohesion and complexity of each document in [0, 1], float64; NaN is null."""
-
-    coherence: F64
-    cohesion: F64
-    complexity: F64
-
-
-def ranks(columns: dict[str, npt.ArrayLike], sources: Sequence[str]) -> Ranks:
-    """Percent ranks inside each source, from columns of floats (NaN is null).
-
-    Coherence is the rank of the mean rank of `lw_acc_long` and `lw_acc_diff`, cohesion that of
-    `lw_pron_rate`, `lw_conn_rate` and, where given, `lw_dmr`; complexity ranks `lw_ttr_win`.
-    """
-
-    def ranked(values: npt.ArrayLike) -> F64:
-        return within(percent_rank, values, sources)
-
-    def together(names: Sequence[str]) -> F64:
-        return ranked(np.mean([ranked(columns[name]) for name in names], axis=0))
-
-    cohesion = ["lw_pron_rate", "lw_conn_rate", *(["lw_dmr"] if "lw_dmr" in columns else [])]
-    return Ranks(
-        together(["lw_acc_long", "lw_acc_diff"]), together(cohesion), ranked(columns["lw_ttr_win"])
-    )
-
-
-def lw_class(
-    found: Ranks,
-    *,
-    low: float = 0.05,
-    high: float = 0.10,
-    extreme: tuple[float, float] = (0.02, 0.98),
-) -> list[Class | None]:
-    """Class of each document; None where a rank is null.
-
-    Chaotic is low coherence, low cohesion and a complexity outside of `extreme`; holistic is both
-    of at least `high` and a complexity inside; all others are aggregated. The up-sampling weights
-    are `WEIGHTS` (ours: the paper's factor is not published).
-    """
-    c, h, x = (np.asarray(a, np.float64) for a in found)
-    outside = (x < extreme[0]) | (x > extreme[1])
-    chaotic = (c < low) & (h < low) & outside
-    holistic = (c >= high) & (h >= high) & ~outside
-    known = ~(np.isnan(c) | np.isnan(h) | np.isnan(x))
-    names = np.where(chaotic, "chaotic", np.where(holistic, "holistic", "aggregated")).tolist()
-    return [name if k else None for name, k in zip(names, known.tolist(), strict=True)]

@@ -114,11 +114,13 @@ def test_no_bit_depends_on_the_order_of_rows(order, norm):
     [
         ((0.5, 0.5, 0.5), "holistic"),
         ((0.03, 0.02, 0.99), "chaotic"),
+        ((0.03, 0.02, 0.01), "chaotic"),
         ((0.03, 0.02, 0.5), "aggregated"),
         ((0.03, 0.5, 0.99), "aggregated"),
         ((0.07, 0.5, 0.5), "aggregated"),
         ((0.5, 0.5, 0.99), "aggregated"),
         ((0.5, NAN, 0.5), None),
+        ((NAN, 0.5, 0.99), None),
     ],
 )
 def test_classes_of_wanjuan_as_in_the_specification(ranks, name):
@@ -141,6 +143,19 @@ def test_ranks_of_wanjuan_and_the_weights_of_its_classes():
     assert set(found.name) <= set(CLASSES)
     weights = {"holistic": 1, "aggregated": 2, "chaotic": 0}
     assert [weights[n] for n in found.name] == found.weight.tolist()
+
+
+def test_ranks_of_wanjuan_by_hand():
+    columns = {
+        "lw_acc_long": [0.1, 0.9, 0.5],
+        "lw_acc_diff": [0.1, 0.9, 0.5],
+        "lw_pron_rate": [0.1, 0.1, 0.1],
+        "lw_conn_rate": [0.3, 0.2, 0.1],
+        "lw_ttr_win": [3.0, 2.0, 1.0],
+    }
+    found = wanjuan(columns)
+    assert [x.tolist() for x in found[:3]] == [[0, 1, 0.5], [1, 0.5, 0], [1, 0.5, 0]]
+    assert wanjuan({**columns, "lw_dmr": [0.1, 0.2, 0.3]}).H.tolist() == [0.5, 0.5, 0.5]
 
 
 def test_planted_classes_are_found():

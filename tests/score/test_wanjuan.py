@@ -1,4 +1,4 @@
-"""LongWanjuan by hand: chunks, lines, words that hold a text together, classes."""
+"""LongWanjuan by hand: chunks, lines, words that hold a text together."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from longctx.filter.derived import wanjuan
 from longctx.score.causal_lm import Segment, TokenScores
 from longctx.score.cohesion import (
     CHINESE_CONNECTIVES,
@@ -16,15 +17,11 @@ from longctx.score.cohesion import (
 )
 from longctx.score.likelihood import numbers
 from longctx.score.wanjuan import (
-    WEIGHTS,
     Chunks,
-    Ranks,
     coherence,
     complexity,
     dmr,
     fitting,
-    lw_class,
-    ranks,
 )
 from longctx.text.normalise import words
 from tests.score.stubs import CopyLM
@@ -211,44 +208,6 @@ def test_discourse_markers_of_neighbouring_spans() -> None:
     assert dmr(sentence, no_connective) is None
 
 
-@pytest.mark.parametrize(
-    ("found", "name"),
-    [
-        ((0.5, 0.5, 0.5), "holistic"),
-        ((0.03, 0.02, 0.99), "chaotic"),
-        ((0.03, 0.02, 0.01), "chaotic"),
-        ((0.03, 0.02, 0.5), "aggregated"),
-        ((0.03, 0.5, 0.99), "aggregated"),
-        ((0.07, 0.5, 0.5), "aggregated"),
-        ((0.5, 0.5, 0.99), "aggregated"),
-        ((np.nan, 0.5, 0.99), None),
-        ((0.5, 0.5, np.nan), None),
-    ],
-)
-def test_classes(found: tuple[float, float, float], name: str | None) -> None:
-    assert lw_class(Ranks(*(np.array([v]) for v in found))) == [name]
-
-
-def test_ranks_are_inside_a_source_and_nulls_stay() -> None:
-    columns = {
-        "lw_acc_long": [0.1, 0.9, 0.5, 0.4],
-        "lw_acc_diff": [0.1, 0.9, 0.5, np.nan],
-        "lw_pron_rate": [0.1, 0.1, 0.1, 0.1],
-        "lw_conn_rate": [0.3, 0.2, 0.1, 0.4],
-        "lw_ttr_win": [3.0, 2.0, 1.0, 7.0],
-    }
-    found = ranks(columns, ["a", "a", "a", "b"])
-    assert found.coherence[:3].tolist() == [0, 1, 0.5]
-    assert np.isnan(found.coherence[3])
-    assert found.cohesion.tolist() == [1, 0.5, 0, 0.5]
-    assert found.complexity.tolist() == [1, 0.5, 0, 0.5]
-    with_dmr = ranks({**columns, "lw_dmr": [0.1, 0.2, 0.3, 0.4]}, ["a", "a", "a", "b"])
-    assert with_dmr.cohesion.tolist() == [0.5, 0.5, 0.5, 0.5]
-    classes = lw_class(found)
-    assert classes[3] is None
-    assert all(c in WEIGHTS for c in classes[:3])
-
-
 def planted(rng: np.random.Generator, pieces: int, size: int) -> np.ndarray:
     """Runs of tokens in which each is followed by the same one: as many rules as pieces."""
     made = []
@@ -277,6 +236,5 @@ def test_books_before_fragments_before_noise() -> None:
     columns = {n: np.array([f[n] for f in found], float) for n in names}  # type: ignore[index]
     same = np.zeros(len(documents))
     rest = dict.fromkeys(("lw_pron_rate", "lw_conn_rate", "lw_ttr_win"), same)
-    found_ranks = ranks({**columns, **rest}, ["s"] * len(documents))
-    book, fragments, noise = found_ranks.coherence.reshape(3, 6).mean(axis=1)
+    book, fragments, noise = wanjuan({**columns, **rest}).C.reshape(3, 6).mean(axis=1)
     assert book > fragments > noise
