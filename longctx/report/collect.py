@@ -1,7 +1,7 @@
 """From a finished run folder to what the report draws.
 
 Reads `run.json`, which holds all counters, and a handful of rows: the texts of the largest
-duplicate clusters. Nothing here depends on the size of the corpus.
+duplicate clusters. Nothing here depends on the size of the corpus but the lists of parts.
 """
 
 from collections import Counter, defaultdict
@@ -34,10 +34,13 @@ from longctx.report.data import (
 from longctx.report.run_shape import check
 from longctx.report.scores.data import CORRELATIONS, PAGES, page_of
 from longctx.report.scores.passages import masked
+from longctx.report.scores.sample import spaced
 from longctx.report.texts import text_files, text_of
 
 FILE = "report.html"
 _CLUSTERS, _MEMBERS, _SNIPPET = 6, 4, 400
+# Clusters lie in files of at most `engine.exchange_mb`; the largest of so many are shown.
+_CLUSTER_FILES = 16
 Run = dict[str, Any]
 Stage = dict[str, Any]
 
@@ -314,9 +317,10 @@ def _clusters(run_dir: str, stages: list[Stage]) -> list[DuplicateCluster]:
 
 def _minhash_clusters(run_dir: str, stage: str, texts: list[FileRef]) -> list[DuplicateCluster]:
     folder = paths.join(run_dir, "stages", stage, "clusters")
-    files = [f for c in commit.load(folder).values() for f in c.files if f.rows]
-    if not files:
+    found = [f for c in commit.load(folder).values() for f in c.files if f.rows]
+    if not found:
         return []
+    files = [found[i] for i in spaced(len(found), _CLUSTER_FILES)]
     tables = [read_table(run_dir, f, ["dup_cluster_id", "dup_cluster_size"]) for f in files]
     sizes = (
         pa.concat_tables(tables).group_by("dup_cluster_id").aggregate([("dup_cluster_size", "max")])
@@ -334,7 +338,9 @@ def _minhash_clusters(run_dir: str, stage: str, texts: list[FileRef]) -> list[Du
     by_name: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows.to_pylist():
         by_name[row["dup_cluster_id"]].append(row)
-    return [_cluster(run_dir, stage, by_name[n], texts) for n in names.to_pylist()]
+    looked = (len(files), len(found))
+    shown = [_cluster(run_dir, stage, by_name[n], texts) for n in names.to_pylist()]
+    return [replace(cluster, files=looked) for cluster in shown]
 
 
 def _cluster(

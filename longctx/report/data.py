@@ -50,11 +50,15 @@ class ClusterMember:
 
 @dataclass(frozen=True)
 class DuplicateCluster:
-    """A large duplicate cluster; `members` may be a sample of its `size` documents."""
+    """A large duplicate cluster; `members` may be a sample of its `size` documents.
+
+    It is one of the largest in `files` (looked into, there are) of the stage's clusters.
+    """
 
     stage: str
     size: int
     members: list[ClusterMember]
+    files: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True)

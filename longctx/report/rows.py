@@ -180,7 +180,7 @@ def duplicates(data: ReportData) -> Section | None:
             tag("h3", text("Largest clusters")),
             paragraph(
                 "Read a few: members should say the same thing. Where they do not, the "
-                "threshold is too low."
+                f"threshold is too low.{_looked(clusters)}"
             ),
             *(_cluster(one, i < _UNFOLDED) for i, one in enumerate(clusters[:_CLUSTERS])),
         ]
@@ -189,6 +189,12 @@ def duplicates(data: ReportData) -> Section | None:
     if not body:
         body.append(paragraph("No duplicates were found."))
     return Section("duplicates", "Duplicates", join(body))
+
+
+def _looked(clusters: Sequence[DuplicateCluster]) -> str:
+    """Of how many files the clusters are the largest, where that is not of all."""
+    looked, there = max((cluster.files for cluster in clusters), key=lambda files: files[1])
+    return "" if looked == there else f" They are the largest in {looked} of {count(there)} files."
 
 
 def _duplicates_by_source(by_source: dict[str, dict[str, int]]) -> Markup:

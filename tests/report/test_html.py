@@ -209,3 +209,10 @@ def test_colours_have_enough_contrast(theme: str) -> None:
             assert contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground)
     for tone in ("accent", "soft", "neutral", "contrast"):
         assert contrast(colours[tone], colours["page"]) >= 3, tone
+
+
+def test_clusters_say_where_they_were_looked_for() -> None:
+    assert "They are the largest" not in Page(render(example())).text
+    clusters = [replace(one, files=(16, 1200)) for one in example().duplicate_clusters]
+    text = Page(render(replace(example(), duplicate_clusters=clusters))).text
+    assert "They are the largest in 16 of 1,200 files." in text
