@@ -22,6 +22,10 @@ import numpy as np
 
 from longctx.errors import RecipeError
 from longctx.mixture.evaluate import F64, HeldOut, Predict, repeated_holdout, score
+from longctx.mixture.scaling import critical_share as critical_share
+from longctx.mixture.scaling import fit_power as fit_power
+from longctx.mixture.scaling import fit_two_domain as fit_two_domain
+from longctx.mixture.scaling import huber
 
 DELTA = 0.02
 GRID = 64
@@ -118,15 +122,7 @@ def renormalised(X: F64) -> F64:
     return X / sums[:, None]
 
 
-def huber(error: F64, delta: float) -> F64:
-    """e²/2 within delta, beyond it delta (|e| - delta/2); element by element."""
-    size = np.abs(error)
-    return np.where(size <= delta, 0.5 * error**2, delta * (size - delta / 2))
-
-
-def fit_law(
-    X: F64, y: F64, delta: float = DELTA, n_grid: int = GRID, top: int = TOP
-) -> Law:
+def fit_law(X: F64, y: F64, delta: float = DELTA, n_grid: int = GRID, top: int = TOP) -> Law:
     """Fit c and t to shares float64 [n, m] and losses float64 [n] by the mean Huber loss.
 
     `delta` is in the unit of the loss (.05 where losses spread over several nats). Raises
@@ -289,4 +285,3 @@ def _mean_of_fit(X: F64, y: F64) -> Predict:
 def overall(laws: Sequence[Law], weights: F64, X: F64) -> F64:
     """Weighted sum of the laws' losses, float64 [n]; `weights` float64 [targets]."""
     return np.asarray(weights) @ np.stack([predict(law, X) for law in laws])
-

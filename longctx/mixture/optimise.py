@@ -27,6 +27,7 @@ KKT = 1e-5
 AT_BOUND = 1e-7
 _FLOOR = 1e-12
 _STEP = 2.0
+_LONGEST = 100.0
 _ROUNDS = 200_000
 
 
@@ -186,10 +187,12 @@ def _slsqp(problem: Problem) -> F64:
     room = float((hi - lo).sum())
     start = lo + (hi - lo) * min(1.0, (1 - lo.sum()) / room) if room > 0 else lo.copy()
     ones = np.ones(len(lo))
+    # A large lambda would leave the solver's tolerances no meaning.
+    scale = max(1.0, problem.lam)
     found = minimize(
-        problem.objective,
+        lambda r: problem.objective(r) / scale,
         start,
-        jac=problem.gradient,
+        jac=lambda r: problem.gradient(r) / scale,
         method="SLSQP",
         bounds=list(zip(lo, hi, strict=True)),
         constraints=[{"type": "eq", "fun": lambda r: r.sum() - 1, "jac": lambda _: ones}],
@@ -232,11 +235,13 @@ def exponentiated_gradient(problem: Problem) -> F64:
     """The optimum by multiplicative steps, float64 [m]; no library, so also a check of the other.
 
     r <- r exp(-step (G - G . r)), back to the bounds by the nearest mixture in KL; the step begins
-    at 2 and halves whenever the objective would rise.
+    at 2 (less where gradients are huge) and halves whenever the objective would rise.
     """
     lo, hi = problem.lo, problem.hi
     r = kl_projection(np.full(len(lo), 1 / len(lo)), lo, hi)
-    step, value = _STEP, problem.objective(r)
+    # A first step that underflows would forget all sources but one.
+    step = min(_STEP, _LONGEST / max(float(np.ptp(problem.gradient(r))), _FLOOR))
+    value = problem.objective(r)
     for _ in range(_ROUNDS):
         gradient = problem.gradient(r)
         powers = -step * (gradient - gradient @ r)
@@ -309,5 +314,3 @@ def share_bounds(
 def caps_from(tokens: F64, budget: float, max_epochs: float = MAX_EPOCHS) -> F64:
     """Largest share that no more than `max_epochs` passes over the tokens of a source can fill."""
     return np.asarray(max_epochs * np.asarray(tokens, dtype=np.float64) / budget)
-
-

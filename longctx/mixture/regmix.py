@@ -190,9 +190,7 @@ class Tree:
         return self.predict(X)
 
 
-def fit_tree(
-    X: F64, y: F64, eval_set: tuple[F64, F64] | None = None, rounds: int = ROUNDS
-) -> Tree:
+def fit_tree(X: F64, y: F64, eval_set: tuple[F64, F64] | None = None, rounds: int = ROUNDS) -> Tree:
     """LightGBM with the published settings on raw shares float64 [n, m], losses float64 [n].
 
     With `eval_set` rounds stop when the absolute or the squared error on it has not fallen for 3;
