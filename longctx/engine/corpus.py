@@ -62,7 +62,12 @@ class Part:
             table = table.append_column(
                 ROW, pa.array(np.arange(start, start + size, dtype=np.int32))
             )
-            yield table if alive.all() else table.filter(pa.array(alive))
+            if not alive.all():
+                table = table.filter(pa.array(alive))
+            # Nothing is kept here: a group may be a document that fills half the memory.
+            held = [table]
+            del table
+            yield held.pop()
             start += size
 
     def table(self, columns: list[str]) -> pa.Table:
@@ -149,7 +154,7 @@ def open_parquet(run_dir: str, ref: FileRef) -> pq.ParquetFile:
     url = paths.inside(run_dir, ref.name)
     with intact(url):
         source = url if paths.is_local(url) else io.BytesIO(committed_bytes(run_dir, ref))
-        return parquet_file(source)
+        return parquet_file(source, pre_buffer=False)
 
 
 def committed_bytes(run_dir: str, ref: FileRef) -> bytes:

@@ -53,11 +53,15 @@ class MapWork:
         wanted = list(dict.fromkeys([*_COUNTED, *self.counted, *self.columns]))
         sizes = part.group_sizes()
         start = 0
-        for size, table in zip(sizes, part.groups(wanted), strict=True):
+        read = part.groups(wanted)
+        for size in sizes:
+            # One group at a time: it may be a document that fills half the memory.
+            table = next(read)
             sidecar, more = self._sidecar(table, start, size, bad)
             stats = summary.merge([stats, more])
             groups.append(sidecar)
             counted.append(_counted(table, sidecar, start, self.counted))
+            del table
             start += size
         sink.write(f"{self.folder}/{part.name}.parquet", parquet_groups(groups), part.rows)
         write_quarantine(sink, self.setting.stage, part.name, bad)
@@ -76,10 +80,13 @@ class MapWork:
                 outputs.append(bare)
                 counters.append(stats)
                 rows.append(kept.column(ROW).to_numpy() - start)
-        empty, _ = Stats.detach(self._apply(table.slice(0, 0)))
-        merged = pa.concat_tables([empty, *outputs]).combine_chunks()
-        places = np.concatenate([np.zeros(0, dtype=np.int64), *rows]).astype(np.int64)
-        spread = scatter(merged, places, size)
+        if len(outputs) == 1 and len(outputs[0]) == size:
+            (spread,) = outputs  # nothing to spread, nothing to copy
+        else:
+            empty, _ = Stats.detach(self._apply(table.slice(0, 0)))
+            merged = pa.concat_tables([empty, *outputs]).combine_chunks()
+            places = np.concatenate([np.zeros(0, dtype=np.int64), *rows]).astype(np.int64)
+            spread = scatter(merged, places, size)
         here = {b["row"] - start: f"{QUARANTINED}:{b['reason']}" for b in bad if b["row"] >= start}
         return with_reasons(spread, here), summary.merge(counters)
 

@@ -131,6 +131,19 @@ def _last_cut(text: str, start: int, end: int) -> int:
     return end
 
 
+def _joined(pieces: Iterator[npt.NDArray[Any]]) -> Ids:
+    """Ids of consecutive pieces in one array that grows in place, int32."""
+    first = next(pieces)
+    ids, size = first.astype(np.int32), len(first)
+    for piece in pieces:
+        if size + len(piece) > len(ids):
+            ids.resize((size + len(piece)) * 5 // 4, refcheck=False)
+        ids[size : size + len(piece)] = piece
+        size += len(piece)
+    ids.resize(size, refcheck=False)
+    return ids
+
+
 def _encodable(text: str) -> str:
     """Replace lone surrogates, which have no UTF-8 form, by U+FFFD."""
     if text.isascii():
@@ -166,11 +179,10 @@ class _EmbeddedTokenizer:
         return [self._encode(text) for text in texts]
 
     def _encode(self, text: str) -> Ids:
-        ids = [
+        return _joined(
             self._encoding.encode_to_numpy(piece, allowed_special=set(), disallowed_special=())
             for piece in composed_slices(_encodable(text))
-        ]
-        return np.concatenate(ids).view(np.int32)
+        )
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
         return str(self._encoding.decode(np.asarray(ids).tolist(), errors="replace"))
@@ -257,7 +269,7 @@ class _JsonTokenizer:
     def encode_batch(self, texts: Iterable[str]) -> list[Ids]:
         if self._fast is not None:
             fast = partial(self._encode_fast, self._fast)
-            return [np.concatenate([fast(p) for p in slices(_encodable(t))]) for t in texts]
+            return [_joined(fast(piece) for piece in slices(_encodable(t))) for t in texts]
         return self.by_tokenizers(texts)
 
     @property

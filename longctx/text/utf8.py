@@ -38,6 +38,11 @@ def utf8_rows(texts: pa.ChunkedArray) -> Iterator[U8]:
         yield from (data[start:end] for start, end in pairwise(offsets.tolist()))
 
 
+def strings(texts: pa.ChunkedArray) -> Iterator[str]:
+    """The texts of a column (null: empty), with the memory of one: `as_py` takes that of two."""
+    return (str(data.data, "utf-8") for data in utf8_rows(texts))
+
+
 def utf8_of(texts: pa.Array) -> tuple[U8, I64]:
     """Bytes and offsets of an Arrow string array, without a copy of the text (null: empty).
 

@@ -20,6 +20,7 @@ from longctx.text.utf8 import (
     char_before,
     char_count,
     char_kinds,
+    strings,
     stripped,
     utf8_of,
     utf8_rows,
@@ -78,3 +79,4 @@ def test_sliced_and_null_arrow_strings_are_read_in_place():
     rows = list(utf8_rows(column))
     assert [row.tobytes().decode() for row in rows] == [*read, "é"]
     assert np.shares_memory(rows[0], data)
+    assert list(strings(column)) == [*read, "é"]
