@@ -19,6 +19,7 @@ import numpy.typing as npt
 from longctx.ids import rng_for
 
 F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
 Predict = Callable[[F64], F64]
 Fit = Callable[[F64, F64], Predict]
 
@@ -164,10 +165,16 @@ def baselines(
     return found
 
 
-def splits(rows: int, repeats: int, fraction: float, seed: int) -> list[tuple[F64, F64]]:
+def mean_of_fit(X: F64, y: F64) -> Predict:
+    """The mean loss of the fit for every mixture."""
+    level = float(np.mean(y))
+    return lambda shares: np.full(len(shares), level)
+
+
+def splits(rows: int, repeats: int, fraction: float, seed: int) -> list[tuple[I64, I64]]:
     """Row numbers (fit, validation) of each repeat: a permutation whose first rows validate."""
     held = max(1, int(fraction * rows))
-    found = []
+    found: list[tuple[I64, I64]] = []
     for i in range(repeats):
         order = rng_for(seed, "mixture.holdout_split", str(i)).permutation(rows)
         found.append((order[held:], order[:held]))
@@ -194,10 +201,11 @@ def repeated_holdout(
         score(fit(X[seen], y[seen])(X[held]), y[held])
         for seen, held in splits(len(y), repeats, fraction, seed)
     ]
-    return _summary(scores, fraction)
+    return summary(scores, fraction)
 
 
-def _summary(scores: Sequence[Score], fraction: float) -> HeldOut:
+def summary(scores: Sequence[Score], fraction: float = FRACTION) -> HeldOut:
+    """Mean and standard deviation of every measure over scores of splits, one each."""
     mean: dict[str, float | None] = {}
     sd: dict[str, float | None] = {}
     for name in MEASURES:

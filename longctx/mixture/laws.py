@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from longctx.errors import RecipeError
-from longctx.mixture.evaluate import F64, HeldOut, Predict, repeated_holdout, score
+from longctx.mixture.evaluate import F64, HeldOut, Predict, mean_of_fit, repeated_holdout, score
 from longctx.mixture.scaling import critical_share as critical_share
 from longctx.mixture.scaling import fit_power as fit_power
 from longctx.mixture.scaling import fit_two_domain as fit_two_domain
@@ -46,7 +46,7 @@ REFUSALS = {
 }
 WARNINGS = {
     "few_runs": "fewer than 3 runs per unknown",
-    "boundary": "some runs have none of the target's own source; a law cannot follow the jump there",
+    "boundary": "some runs have none of the target's own source, and the loss jumps there",
 }
 
 
@@ -271,15 +271,10 @@ def _has_no_signal(
     if holdout is None:
         holdout = repeated_holdout(fitter(law.delta, n_grid, top), X, y, seed=seed)
     trivial = repeated_holdout(
-        _mean_of_fit, X, y, repeats=holdout.repeats, fraction=holdout.fraction, seed=seed
+        mean_of_fit, X, y, repeats=holdout.repeats, fraction=holdout.fraction, seed=seed
     )
     ours, mean = holdout.mean["mae"], trivial.mean["mae"]
     return ours is None or mean is None or ours >= _NO_SIGNAL * mean
-
-
-def _mean_of_fit(X: F64, y: F64) -> Predict:
-    level = float(y.mean())
-    return lambda shares: np.full(len(shares), level)
 
 
 def overall(laws: Sequence[Law], weights: F64, X: F64) -> F64:

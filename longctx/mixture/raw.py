@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from longctx.errors import RecipeError
@@ -17,7 +17,7 @@ class Raw:
 
     name: str
     columns: tuple[str, ...]
-    cells: dict[str, Sequence[object]]
+    cells: Mapping[str, Sequence[object]]
     lines: Sequence[int]
     unit: str
 

@@ -23,9 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longctx.errors import RecipeError
-from longctx.mixture.evaluate import F64, Predict
-
-I64 = npt.NDArray[np.int64]
+from longctx.mixture.evaluate import F64, I64, Predict
 
 GRID = 5000
 MAX_USAGE = 15.0
@@ -179,7 +177,14 @@ class Tree:
 
     @cached_property
     def _booster(self) -> Any:
-        return _lightgbm().Booster(model_str=self.text)
+        lightgbm = _lightgbm()
+        try:
+            return lightgbm.Booster(model_str=self.text)
+        except lightgbm.basic.LightGBMError as error:
+            raise RecipeError(
+                f"the text of a tree is damaged ({error})",
+                remedy="fit the model again with `longctx mix fit`",
+            ) from None
 
     def predict(self, X: F64) -> F64:
         """Losses float64 [n] of shares float64 [n, m], on one thread."""
@@ -194,8 +199,8 @@ def fit_tree(X: F64, y: F64, eval_set: tuple[F64, F64] | None = None, rounds: in
     """LightGBM with the published settings on raw shares float64 [n, m], losses float64 [n].
 
     With `eval_set` rounds stop when the absolute or the squared error on it has not fallen for 3;
-    rows that are scored afterwards must not be among them. Raises RecipeError for fewer than 40 rows, or without
-    LightGBM.
+    rows that are scored afterwards must not be among them. Raises RecipeError for fewer than 40
+    rows, or without LightGBM.
     """
     if len(X) < LEAST_ROWS:
         raise RecipeError(

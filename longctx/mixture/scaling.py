@@ -90,7 +90,7 @@ def critical_share(L0: float, c: float, k: float, b: float) -> float:
 
     Raises RecipeError where the law reaches that loss at no share.
     """
-    if not (L0 > c and k != 0):
+    if not (c < L0 and k != 0):
         raise RecipeError(
             f"a law with c {c:.6g} and k {k:.6g} never reaches the loss {L0:.6g}",
             remedy="the loss must lie above c, and k must not be 0",
