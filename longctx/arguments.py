@@ -4,10 +4,11 @@ import argparse
 import math
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from longctx.registry import did_you_mean
 from longctx.report.format import printable
 
 if TYPE_CHECKING:
@@ -20,6 +21,27 @@ def positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1, got '{text}'")
     return int(text)
+
+
+def natural(text: str) -> int:
+    """A whole number from 0 that fits 64 bits, such as a seed, for argparse."""
+    if not text.isdigit() or int(text) >= 2**64:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got '{text}'")
+    return int(text)
+
+
+def one_of(*names: str) -> Callable[[str], str]:
+    """One of some words, for argparse."""
+
+    def read(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(
+                f"expected {', '.join(names[:-1])} or {names[-1]}, got '{text}'"
+                f"{did_you_mean(text, names)}"
+            )
+        return text
+
+    return read
 
 
 def amount(text: str) -> float:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from longctx import __version__
 from longctx.arguments import positive, show, tell
+from longctx.cli_mix import mix, mix_arguments
 from longctx.cli_scale import asks_for_scale, plan_scale, scale_arguments
 from longctx.cli_windows import compare, compare_arguments, inspect, inspect_arguments
 from longctx.errors import LongctxError, RecipeError, RunError
@@ -43,9 +44,14 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if "invalid choice" in message:
             name = message.split("'")[1]
-            known = ", ".join(COMMANDS)
-            message = f"there is no command '{name}'{did_you_mean(name, COMMANDS)}; known: {known}"
+            commands = self._commands()
+            known = ", ".join(commands)
+            message = f"there is no command '{name}'{did_you_mean(name, commands)}; known: {known}"
         raise RecipeError(message, remedy=f"`{self.prog} --help` shows the arguments")
+
+    def _commands(self) -> list[str]:
+        """Commands of this parser; `longctx mix` has some of its own."""
+        return [name for action in self._actions for name in action.choices or ()]
 
     def refuse(self, unknown: str) -> NoReturn:
         """Raise RecipeError for an argument that the command does not have."""
@@ -317,6 +323,7 @@ COMMANDS: dict[str, Command] = {
     "ops": ("list the ops, or show one with its fields", _ops, _ops_arguments),
     "inspect": ("list packed windows, or read one at its seams", inspect, inspect_arguments),
     "compare": ("measure packed windows of several runs and compare", compare, compare_arguments),
+    "mix": ("find the mixture of sources from proxy runs", mix, mix_arguments),
     "report": ("write report.html and the pages about scores again", _report, _report_arguments),
     "sample-corpus": ("build a corpus of real text from this machine", _sample, _sample_arguments),
     "schema": ("print the JSON Schema of recipes, for editors", _schema, _schema_arguments),
