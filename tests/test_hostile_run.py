@@ -204,14 +204,18 @@ class TestPages:
         # The name of a run ends at the first = and has no slash.
         named = [f"{re.sub('[=/]', '', planted)}={run['folder']}" for planted in PLANTED[:2]]
         assert main(["compare", *named, "--report", str(page), "--windows", "5"]) == 0
+        scores = run["folder"] / "report"
         return {
             "report": (run["folder"] / "report.html").read_text(encoding="utf-8"),
+            "scores": (scores / "01-score.heuristics.html").read_text(encoding="utf-8"),
+            "correlations": (scores / "correlations.html").read_text(encoding="utf-8"),
             "compare": page.read_text(encoding="utf-8"),
         }
 
     def test_planted_texts_are_in_the_report(self, pages: dict[str, str]) -> None:
         written = [html.escape(planted.strip())[:40] for planted in PLANTED]
         assert [w for w in written if w not in pages["report"]] == []
+        assert [w for w in written if w not in pages["scores"]] == []
 
     def test_nothing_planted_runs(self, pages: dict[str, str], tmp_path: Path) -> None:
         policy = tag("meta", http_equiv="Content-Security-Policy", content=POLICY)

@@ -129,6 +129,8 @@ def draw(run_dir: str, stages: Sequence[dict[str, Any]]) -> Sample | None:
         total = sum(rows_of[i] for i in chosen)
         taken = [_rows(rows_of[i], total) for i in chosen]
         places = [groups[i] for i in chosen]
+        if not places:
+            return None
         wanted = _by_part(places, taken)
         schemas = _schemas(run_dir, stages, parts[0])
         columns = {
