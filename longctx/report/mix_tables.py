@@ -25,7 +25,7 @@ _RULES = {"own_share": "own share alone", "ols": "plane", "mean": "mean loss"}
 _COLUMNS = {"spearman": "rho", "mae": "MAE", "rmse": "RMSE", "r2": "R2", "regret": "regret"}
 _TERMS = (
     ("rho", "rank correlation with the measured losses (Spearman); 1 is best"),
-    ("MAE, RMSE", "error of the predicted loss, in nats per token"),
+    ("MAE, RMSE", "error of the predicted loss, nats; for models of another size see rho alone"),
     ("R2", "part of the variance that is explained; below 0 it is worse than the mean"),
     ("regret", "loss of the mixture that is preferred, minus the least one"),
 )
@@ -74,7 +74,7 @@ def _held_out(models: Sequence[Model]) -> Table:
                 style = "dim" if label.startswith(" ") else ""
                 table.add_row(Text(f"  {label}", style=style), *(Text(c, style=style) for c in row))
             _row(table, "  in sample", found["in_sample"], dim=True)
-        _rule_rows(table, {k: v["mean"] for k, v in first[target]["rules"].items()})
+        _rule_rows(table, {k: v["mean"] for k, v in first[target]["rules"].items()}, models)
     return table
 
 
@@ -91,13 +91,17 @@ def _test(models: Sequence[Model], assessed: Mapping[str, Any], name: str) -> Ta
         for model in models:
             _row(table, NAMES[model.kind], assessed[model.kind][target]["tests"][name]["model"])
         rules = first[target]["tests"][name]
-        _rule_rows(table, {k: v for k, v in rules.items() if k != "model"})
+        _rule_rows(table, rules, models)
     return table
 
 
-def _rule_rows(table: Table, rules: Mapping[str, Mapping[str, Any]]) -> None:
+def _rule_rows(
+    table: Table, rules: Mapping[str, Mapping[str, Any]], models: Sequence[Model]
+) -> None:
+    """Rules that need no model; the plane only where it is not one of the models."""
+    fitted = {"ols"} if any(model.kind == "linear" for model in models) else set()
     for rule, label in _RULES.items():
-        if rule in rules:
+        if rule in rules and rule not in fitted:
             _row(table, label, rules[rule], dim=True)
 
 
@@ -232,6 +236,11 @@ def _verdict(found: Recommendation) -> list[str]:
         said.append(
             "A bound holds these back, so better mixtures may lie beyond it: "
             + ", ".join(one_line(s, 30) for s in (*found.at_hi, *found.at_lo))
+        )
+    if found.lam and min(one.predicted for one in found.plain) < found.predicted:
+        said.append(
+            "A lower loss is predicted for another mixture, but far from the prior: a smaller "
+            "--lambda goes further."
         )
     if found.bounds_kind == "simplex":
         said.append("Bounds are those of the corpus alone: shares may lie where no run has been.")
