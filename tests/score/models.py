@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch.utils._python_dispatch import TorchDispatchMode
 
 VOCABULARY = 258
 FAMILIES = {
@@ -48,6 +49,19 @@ def tiny_model(folder: Path, family: str = "llama", seed: int = 0, **changes: An
     named = {"bos_token": "<bos>", "eos_token": "<eos>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(named))
     return folder
+
+
+class Largest(TorchDispatchMode):
+    """While it is on: the most elements of any tensor that an operation returned."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for tensor in found if isinstance(found, tuple | list) else [found]:
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return found
 
 
 def needs_smollm2() -> pytest.MarkDecorator:

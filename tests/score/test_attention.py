@@ -12,7 +12,7 @@ from longctx.errors import RunError
 from longctx.score import attention
 from longctx.score.attention import Query, collecting, key_weights
 from longctx.score.causal_lm import CausalLM, Segment, load_causal_lm
-from tests.score.models import FAMILIES, VOCABULARY, tiny_model
+from tests.score.models import FAMILIES, VOCABULARY, Largest, tiny_model
 
 LENGTH = 64
 
@@ -127,6 +127,15 @@ def test_scores_are_the_same_while_somebody_collects(tmp_path: Path) -> None:
     np.testing.assert_array_equal(before.nll, during.nll)
     np.testing.assert_array_equal(before.nll, after.nll)
     assert 0 < found.sums()[0].min() < LENGTH
+
+
+def test_no_matrix_of_all_rows_is_ever_made(tmp_path: Path) -> None:
+    lm = tiny(tmp_path)
+    n = 1000
+    with Largest() as largest, collecting(lm, [Query(0, n, np.array([0, n]))]) as found:
+        forward(lm, ids(n))
+    assert found.sums()[0].sum() == pytest.approx(2 * n, rel=1e-5)
+    assert largest.elements <= found.rows * n < n * n
 
 
 def test_the_last_forward_is_what_stays(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from longctx.score.longattn import (
     longattn_from_matrix,
     longattn_stream,
 )
+from tests.score.models import Largest
 
 EXAMPLE = [[1, 0, 0, 0], [0.6, 0.4, 0, 0], [0.2, 0.3, 0.5, 0], [0.1, 0.2, 0.3, 0.4]]
 
@@ -116,6 +117,15 @@ def test_streamed_is_dense_for_any_block(
     streamed = longattn_stream(q, k, var_mode=mode, rows=rows)
     assert streamed == pytest.approx(dense, abs=1e-12)
     assert -1e-12 <= streamed.nosink <= streamed.ds <= 1 - (n // 4) / n + 1e-12
+
+
+@pytest.mark.parametrize("n", [1024, 4096])
+def test_memory_grows_with_the_length_only(n: int) -> None:
+    """Nothing is larger than the rows of weights that are held at once, 64 here."""
+    q, k = torch.randn(4, n, 8), torch.randn(2, n, 8)
+    with Largest() as largest:
+        longattn_stream(q, k, rows=64)
+    assert largest.elements == 64 * n
 
 
 def test_heads_that_share_keys_are_consecutive() -> None:
