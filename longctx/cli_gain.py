@@ -12,10 +12,11 @@ from longctx.registry import did_you_mean
 if TYPE_CHECKING:
     from longctx.report.compare_gain import Asked
 
-_OF = ("windows", "documents")
+_OF = ("windows", "borders", "documents")
 _DTYPES = ("bfloat16", "float32")
 # Option -> field of `Asked`; each is for the yardstick alone.
 _FIELDS = {
+    "gain_of": "of",
     "gain_model": "model",
     "gain_windows": "units",
     "long": "long",
@@ -36,8 +37,9 @@ def gain_arguments(parser: argparse.ArgumentParser) -> None:
         "--gain-of",
         type=_one_of(*_OF),
         metavar="WHAT",
-        help='"windows" (default), or "documents": those of run folders that are left after the '
-        "last stage, for filters; nothing else is measured then",
+        help='"windows" (default); "borders": where a document begins inside a window, for orders; '
+        '"documents": those of run folders that are left after the last stage, for filters '
+        "(nothing else is measured then)",
     )
     gain.add_argument(
         "--gain-model",
@@ -109,7 +111,7 @@ def compare_documents(
     from longctx.report.gain_table import gain_view
 
     model = open_model(wanted)
-    found = measure_gain(document_pools(arguments.runs), model, wanted, "document", say)
+    found = measure_gain(document_pools(arguments.runs), model, wanted, say)
     show(gain_view(found))
     written = [(arguments.report, render_gain(found))]
     if arguments.json:
@@ -120,8 +122,9 @@ def compare_documents(
 def _one_of(*names: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in names:
+            known = f"{', '.join(names[:-1])} or {names[-1]}"
             raise argparse.ArgumentTypeError(
-                f"expected {' or '.join(names)}, got '{text}'{did_you_mean(text, names)}"
+                f"expected {known}, got '{text}'{did_you_mean(text, names)}"
             )
         return text
 

@@ -83,14 +83,36 @@ def joined(pieces: Sequence[Piece], separator: int) -> Excerpt:
 def cut(whole: Excerpt, size: int, key: int) -> Excerpt:
     """`size` tokens of an excerpt of at least so many, at the place that `key` (uint64) says."""
     first = place(len(whole), size, key)
-    kept = slice(first, first + size)
-    return Excerpt(whole.ids[kept], whole.document[kept], whole.documents, whole.counted[kept])
+    return _slice(whole, slice(first, first + size))
 
 
 def place(length: int, size: int, key: int) -> int:
     """The first token of a cut of `size` tokens: one of the length - size + 1 places."""
-    drawn = mix64(np.array([key], dtype=np.uint64) ^ _PLACE)[0]
-    return int(drawn) % (length - size + 1)
+    return _drawn(key, length - size + 1)
+
+
+def cut_at_border(whole: Excerpt, size: int, after: int, key: int) -> Excerpt | None:
+    """`size` tokens whose last `after` begin with a document that counts, which one `key` says.
+
+    None where no such document has enough tokens of the window before it.
+    """
+    begins = (whole.document >= 0) & whole.counted
+    begins[1:] &= whole.document[1:] != whole.document[:-1]
+    at = np.flatnonzero(begins)
+    at = at[(at >= size - after) & (at <= len(whole) - after)]
+    if not len(at):
+        return None
+    end = int(at[_drawn(key, len(at))]) + after
+    return _slice(whole, slice(end - size, end))
+
+
+def _drawn(key: int, number: int) -> int:
+    """One of so many things."""
+    return int(mix64(np.array([key], dtype=np.uint64) ^ _PLACE)[0]) % number
+
+
+def _slice(whole: Excerpt, kept: slice) -> Excerpt:
+    return Excerpt(whole.ids[kept], whole.document[kept], whole.documents, whole.counted[kept])
 
 
 def origins(excerpt: Excerpt, start: I64) -> I64:

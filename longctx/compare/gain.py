@@ -10,7 +10,8 @@ LongFilter's own mean, over all scored tokens, is that times the share of far to
 Ours: the sample, the intervals, and the split by where the far context lies. In the document of the
 token, the gain is the document's own and a filter's merit; in other documents, it is what the
 packing has put there, an order's merit. Positions decide, so nothing is attributed by guessing;
-where the far context lies in both, neither is claimed.
+where the far context lies in both, neither is claimed. Most tokens of long documents have all of it
+in their own; where an order is asked about, excerpts can be taken at the beginnings of documents.
 
 What it does not say: the scores are those of one model, and a small one knows little use of far
 context. No training is done, so it is a yardstick for choosing, not a result.
@@ -24,10 +25,21 @@ import numpy as np
 import numpy.typing as npt
 
 from longctx.compare.bootstrap import F64, RESAMPLES, Interval, Resampled, ratio, weights
-from longctx.compare.excerpt import BOTH, I32, I64, NEAR, OTHER, SAME, Excerpt, origins
+from longctx.compare.excerpt import (
+    BOTH,
+    I32,
+    I64,
+    NEAR,
+    OTHER,
+    SAME,
+    Excerpt,
+    cut,
+    cut_at_border,
+    origins,
+)
 from longctx.ids import U64
-from longctx.score.likelihood import Columns, Contrast, columns, contrasts, key_tokens, longfilter
-from longctx.score.plan import Scorer, Stretch, Windows, nll_plan
+from longctx.score.likelihood import Columns, Contrast, columns, key_tokens, longfilter
+from longctx.score.plan import Scorer, Stretch, nll_plan
 
 F32 = npt.NDArray[np.float32]
 
@@ -45,16 +57,18 @@ class Lengths:
     """How an excerpt is read: all its `long` tokens at once, and with at least `short` before each.
 
     The short plan slides by `short` tokens, so a far token has `short` to 2 * `short` - 1 tokens of
-    context in it; the first 2 * `short` tokens of an excerpt have the same context in both.
+    context in it; the first 2 * `short` tokens of an excerpt have the same context in both. At
+    `borders` only its last two stretches are read, those that begin where a document does.
     """
 
     long: int
     short: int
+    borders: bool = False
 
     @property
     def far(self) -> int:
-        """Tokens of an excerpt that have far context."""
-        return max(0, self.long - 2 * self.short)
+        """Tokens of an excerpt that have far context and are read without it."""
+        return sum(one.hi - one.lo for one in self._short_plan())
 
     @property
     def read(self) -> int:
@@ -70,13 +84,31 @@ class Lengths:
 
     def losses(self, scorer: Scorer, ids: I32) -> F32:
         """Losses of an excerpt with long and short context, float32 [2, long - 1]."""
-        windows = Windows(self.long, self.short, self.short)
-        (found,) = contrasts(scorer, [ids], windows)
-        return np.stack([found.long, found.short])
+        plan = [Stretch(0, self.long, 1, self.long), *self._short_plan()]
+        long, *short = scorer.scores([one.of(ids) for one in plan])
+        found = np.stack([long.nll, long.nll])
+        for one, scores in zip(plan[1:], short, strict=True):
+            found[1, one.lo - 1 : one.hi - 1] = scores.nll
+        return found
+
+    def excerpt(self, whole: Excerpt, key: int) -> Excerpt | None:
+        """What is read of a window, None where it is too short or nothing of it counts.
+
+        Where it lies follows from `key` (uint64): anywhere, or at the beginning of a document.
+        """
+        if len(whole) < self.long:
+            return None
+        if self.borders:
+            found = cut_at_border(whole, self.long, self.far, key)
+        else:
+            found = cut(whole, self.long, key)
+        is_far = self.starts() > 0
+        return found if found is not None and (found.counted & is_far).any() else None
 
     def _short_plan(self) -> list[Stretch]:
         """The short contexts of far tokens; what comes before them is read with the long one."""
-        return nll_plan(self.long, self.short, self.short)[1:]
+        plan = nll_plan(self.long, self.short, self.short)[1:]
+        return plan[-2:] if self.borders else plan
 
 
 @dataclass(frozen=True)

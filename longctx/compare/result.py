@@ -35,8 +35,9 @@ class Line:
 class Gain:
     """What far context brings in each run: the first line is what the others are compared with.
 
-    `of` is "window" or "document", `wanted` how many of each run were to be read; `long` and
-    `short` are the two contexts in tokens of `model`.
+    `of` is "windows", "borders" (places in windows where a document begins) or "documents",
+    `wanted` how many of each run were to be read; `long` and `short` are the two contexts in tokens
+    of `model`.
     """
 
     of: str
@@ -47,6 +48,11 @@ class Gain:
     short: int
     seed: int
     lines: list[GainLine]
+
+    @property
+    def unit(self) -> str:
+        """What one was drawn of: "window" or "document"."""
+        return unit_of(self.of)
 
     def as_dict(self) -> dict[str, Any]:
         """The gain alone as JSON holds it."""
@@ -71,3 +77,8 @@ class Comparison:
 def context_sizes(length: int) -> list[int]:
     """An eighth, a quarter, a half and all of `length` tokens; fewer where these coincide."""
     return sorted({max(1, length // part) for part in (8, 4, 2, 1)})
+
+
+def unit_of(of: str) -> str:
+    """What is drawn where a gain is asked `of` something."""
+    return "document" if of == "documents" else "window"

@@ -109,7 +109,7 @@ def compare(
         lines = [_measured(run, vectors, sizes, most_windows, say) for run in found]
     gained = None
     if gain and judge:
-        gained = measure_gain([_pool(run) for run in found], judge, gain, "window", say)
+        gained = measure_gain([_pool(run) for run in found], judge, gain, say)
     return Comparison(lines, sizes, model, most_windows, gained)
 
 

@@ -8,13 +8,12 @@ and two runs that share a document draw it together. What is passed over is coun
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from longctx.compare.excerpt import I64, NEAR, Excerpt, Piece, cut, joined, origins
+from longctx.compare.excerpt import I64, Excerpt, Piece, joined
 from longctx.compare.gain import Lengths, RunScores, gain_lines, score
-from longctx.compare.result import Gain
+from longctx.compare.result import Gain, unit_of
 from longctx.errors import RecipeError
 from longctx.ids import U64, priorities
 from longctx.report.compare_scoring import Reader, Say, Scoring
@@ -30,8 +29,12 @@ _LOOKED = 500  # candidates for each one that is wanted, at most
 
 @dataclass(frozen=True)
 class Asked:
-    """What `--gain` was asked for; None where the default is to be taken."""
+    """What `--gain` was asked for; None where the default is to be taken.
 
+    `of` is "windows", "borders" or "documents".
+    """
+
+    of: str = "windows"
     model: str = PACKAGED
     units: int | None = None
     long: int = LONG
@@ -83,14 +86,14 @@ def measure_gain(
     pools: Sequence[Pool],
     model: Reader,
     asked: Asked,
-    noun: Literal["window", "document"],
     say: Say = lambda _: None,
 ) -> Gain:
     """Score a sample of each run and compare. Raises RecipeError where a run has too few."""
-    lengths = Lengths(asked.long, asked.short)
-    samples = [_sample(pool, model, lengths, asked, noun, say) for pool in pools]
-    units = _equal(pools, samples, asked, noun)
-    scoring = Scoring(model, lengths, asked.threads or _threads(model), noun, say)
+    lengths = Lengths(asked.long, asked.short, asked.of == "borders")
+    samples = [_sample(pool, model, lengths, asked, say) for pool in pools]
+    units = _equal(pools, samples, asked)
+    threads = asked.threads or _threads(model)
+    scoring = Scoring(model, lengths, threads, unit_of(asked.of), say)
     taken = [sample.found[:units] for sample in samples]
     losses = iter(scoring.losses([one.excerpt for found in taken for one in found]))
     runs = [
@@ -104,7 +107,7 @@ def measure_gain(
         for pool, found in zip(pools, taken, strict=True)
     ]
     return Gain(
-        of=noun,
+        of=asked.of,
         wanted=asked.units or UNITS,
         model=asked.model,
         dtype=model.identity["dtype"],
@@ -131,9 +134,7 @@ class _Sample:
     looked: int
 
 
-def _sample(
-    pool: Pool, model: Reader, lengths: Lengths, asked: Asked, noun: str, say: Say
-) -> _Sample:
+def _sample(pool: Pool, model: Reader, lengths: Lengths, asked: Asked, say: Say) -> _Sample:
     """The first excerpts in the order of the sample, at most as many as are wanted."""
     wanted = asked.units or UNITS
     keys = priorities(pool.keys, asked.seed)
@@ -142,7 +143,7 @@ def _sample(
     looked, step = 0, 2 * wanted
     while looked < len(order) and len(found) < wanted:
         rows = order[looked : looked + min(step, _AT_ONCE)]
-        say(f"looking at {plural(len(rows), noun)} of {pool.name}")
+        say(f"looking at {plural(len(rows), unit_of(asked.of))} of {pool.name}")
         texts = dict(pool.texts(rows))
         for number, row in enumerate(rows.tolist(), start=looked):
             key = int(keys[row])
@@ -159,7 +160,7 @@ def _sample(
 def _excerpt(
     texts: Sequence[tuple[int, str]], model: Reader, lengths: Lengths, key: int
 ) -> Excerpt | None:
-    """The excerpt of a window; None where it is shorter, or has no far token that counts."""
+    """What is read of a window; None where there is nothing to be read."""
     # A token has a byte at least.
     if sum(len(text.encode("utf-8", "replace")) + 1 for _, text in texts) < lengths.long:
         return None
@@ -169,25 +170,24 @@ def _excerpt(
         for (document, text), one in zip(texts, ids, strict=True)
     ]
     whole = joined(pieces, model.tokenizer.eos_id if model.bos is None else model.bos)
-    if len(whole) < lengths.long:
-        return None
-    excerpt = cut(whole, lengths.long, key)
-    far = origins(excerpt, lengths.starts()) != NEAR
-    return excerpt if (far & excerpt.counted).any() else None
+    return lengths.excerpt(whole, key)
 
 
-def _equal(pools: Sequence[Pool], samples: Sequence[_Sample], asked: Asked, noun: str) -> int:
+def _equal(pools: Sequence[Pool], samples: Sequence[_Sample], asked: Asked) -> int:
     """How many units of each run are scored: as many as asked for, else as all have."""
     fewest, sample, pool = min(
         ((len(s.found), s, p) for s, p in zip(samples, pools, strict=True)), key=lambda x: x[0]
     )
     if fewest == 0 or (asked.units and fewest < asked.units):
-        wanted = f", {asked.units:,} were asked for" if asked.units else ""
+        has = "has" if fewest == 1 else "have"
+        what = f"{asked.long:,} tokens that {asked.model} knows"
+        if asked.of == "borders":
+            what += ", around the beginning of a document"
+        wanted = f"; {asked.units:,} were asked for" if asked.units else ""
         less = f"--gain-windows {fewest}, " if fewest else ""
         raise RecipeError(
-            f"{count(fewest) if fewest else 'none'} of {plural(sample.looked, noun)} looked at in "
-            f"{pool.name} {'has' if fewest == 1 else 'have'} {asked.long:,} tokens that "
-            f"{asked.model} knows{wanted}",
+            f"{count(fewest) if fewest else 'none'} of {plural(sample.looked, unit_of(asked.of))} "
+            f"looked at in {pool.name} {has} {what}{wanted}",
             where=pool.place,
             remedy=f"give {less}a smaller --long, or another --gain-model",
         )

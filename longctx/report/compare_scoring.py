@@ -161,5 +161,5 @@ def cache() -> Path:
 
 
 def _folder(model: Reader, lengths: Lengths) -> Path:
-    said = [*sorted(model.identity.items()), lengths.long, lengths.short, model.bos]
+    said = [*sorted(model.identity.items()), lengths, model.bos]
     return cache() / h128(repr(said).encode())

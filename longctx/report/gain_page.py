@@ -50,7 +50,7 @@ def render_gain(gain: Gain) -> str:
     names = [label(line) for line in gain.lines]
     heading = tag(
         "header",
-        tag("p", text(f"Comparison of {gain.of}s"), class_="kicker"),
+        tag("p", text(f"Comparison of {gain.unit}s"), class_="kicker"),
         tag("h1", text("Which data gives a model more context to use?")),
         tag(
             "p",

@@ -82,16 +82,15 @@ def gain_verdict(gain: Gain) -> list[str]:
     """One sentence on the first run, then where the others differ from it."""
     first, *others = gain.lines
     found = [_first(gain, first)]
-    for group, introduction in (
-        ("all", f"Against {label(first)} the gain is"),
-        (
-            "other",
-            "Where far context lies in other documents, which is what an order decides, it is",
-        ),
-        ("same", "Where it lies in the same document, it is"),
-    ):
-        if others and (group == "all" or _split(gain)):
-            found.append(f"{introduction} {_differences(others, group)}.")
+    if others:
+        found.append(f"Against {label(first)} the gain is {_differences(others, 'all')}.")
+    if others and gain.of == "windows" and _split(gain):
+        other, same = (_differences(others, group) for group in ("other", "same"))
+        found += [
+            f"Where far context lies in other documents, which is what an order decides, it is "
+            f"{other}.",
+            f"Where it lies in the same document, it is {same}.",
+        ]
     return found
 
 
@@ -102,9 +101,11 @@ def _split(gain: Gain) -> bool:
 
 def _first(gain: Gain, line: GainLine) -> str:
     nats, score = line.groups["all"].dnll, line.groups["all"].longfilter
+    raised = f"{shown('dnll', nats.value)} nats{_within('dnll', nats)}"
+    where = "In" if gain.of != "borders" else "At the beginnings of documents inside windows of"
     said = (
-        f"In {label(line)}, context farther back than {far(gain)} raises the log-likelihood of a "
-        f"token under {gain.model} by {shown('dnll', nats.value)} nats{_within('dnll', nats)}; "
+        f"{where} {label(line)}, context farther back than {far(gain)} raises the log-likelihood "
+        f"of a token under {gain.model} by {raised}; "
         f"LongFilter's score is {shown('longfilter', score.value)}{_within('longfilter', score)}."
     )
     if nats.low is not None and nats.side <= 0:
@@ -161,27 +162,45 @@ def gain_caveats(gain: Gain) -> list[str]:
 
 def _sample(gain: Gain) -> Iterator[str]:
     units = gain.lines[0].units
+    last = f", the last {count(2 * gain.short)} from the beginning of a document on"
     yield (
-        f"The gain was measured in {plural(units, gain.of)} of each run, chosen by hash, "
-        f"{count(gain.long)} tokens of each. Brackets are 95 % intervals over {gain.of}s: another "
-        "sample would lead to other figures, mostly within them."
+        f"The gain was measured in {plural(units, gain.unit)} of each run, chosen by hash, "
+        f"{count(gain.long)} tokens of each{last if gain.of == 'borders' else ''}. Brackets are "
+        f"95 % intervals over {gain.unit}s: another sample would lead to other figures, mostly "
+        "within them."
     )
     if units < gain.wanted:
         yield (
-            f"{count(gain.wanted)} {gain.of}s of each are usual; one of the runs has no more than "
-            f"{units} that are long enough."
+            f"{count(gain.wanted)} {gain.unit}s of each are usual; one of the runs has no more "
+            f"than {units} that can be read."
         )
     if units < LEAST:
-        yield f"From fewer than {LEAST} {gain.of}s no interval is given."
+        yield f"From fewer than {LEAST} {gain.unit}s no interval is given."
     elif units < _FEW:
-        yield f"Intervals from fewer than {_FEW} {gain.of}s are rough."
-    for line in gain.lines:
-        if line.units < _MOST * line.looked:
-            yield (
-                f"Of {label(line)}, {plural(line.looked, gain.of)} were looked at for those "
-                f"{line.units}: the others are shorter than {count(gain.long)} tokens, or nothing "
-                "that the model knows. The figures are about the long ones."
-            )
+        yield f"Intervals from fewer than {_FEW} {gain.unit}s are rough."
+
+
+def _passed_over(gain: Gain) -> Iterator[str]:
+    many = [n for n in gain.lines if n.units < _MOST * n.looked]
+    if many:
+        border = ", hold no beginning of a document that far inside" if gain.of == "borders" else ""
+        looked = _listed([f"{count(n.looked)} of {label(n)}" for n in many])
+        yield (
+            f"{_upper(gain.unit)}s looked at for those {many[0].units}: {looked}. The others are "
+            f"shorter than {count(gain.long)} tokens{border}, or nothing that the model knows; the "
+            "figures are not about them."
+        )
+    few = [n for n in gain.lines if n.groups["other"].units < LEAST]
+    if few and gain.of == "windows" and len(gain.lines) > 1:
+        shares = _listed([f"{percent(n.groups['other'].share)} in {label(n)}" for n in few])
+        yield (
+            f"Few tokens have all their far context in other documents ({shares}): to judge an "
+            "order, read where documents begin, with --gain-of borders."
+        )
+
+
+def _upper(word: str) -> str:
+    return word[0].upper() + word[1:]
 
 
 def _corpora(gain: Gain) -> Iterator[str]:
@@ -227,4 +246,9 @@ def _model(gain: Gain) -> Iterator[str]:
     )
 
 
-_CAVEATS: tuple[Callable[[Gain], Iterator[str]], ...] = (_sample, _corpora, _model)
+_CAVEATS: tuple[Callable[[Gain], Iterator[str]], ...] = (
+    _sample,
+    _passed_over,
+    _corpora,
+    _model,
+)

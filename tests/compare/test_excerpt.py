@@ -4,7 +4,18 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longctx.compare.excerpt import BOTH, NEAR, OTHER, SAME, Excerpt, Piece, cut, joined, origins
+from longctx.compare.excerpt import (
+    BOTH,
+    NEAR,
+    OTHER,
+    SAME,
+    Excerpt,
+    Piece,
+    cut,
+    cut_at_border,
+    joined,
+    origins,
+)
 from longctx.compare.excerpt import place as place_of
 
 SEPARATOR = 9
@@ -44,6 +55,23 @@ def test_a_cut_keeps_what_its_tokens_are() -> None:
     found = cut(whole, 7, 3)
     assert found.ids.tolist() == whole.ids[first : first + 7].tolist()
     assert found.document.tolist() == whole.document[first : first + 7].tolist()
+
+
+def test_a_cut_at_a_border_begins_a_document_where_it_is_wanted() -> None:
+    sizes = [(1, 6), (2, 5), (3, 1), (4, 9), (1, 7)]
+    whole = joined(pieces(*sizes), SEPARATOR)
+    begins = [7, 13, 15, 25]
+    found = set()
+    for key in range(60):
+        one = cut_at_border(whole, 10, 4, key)
+        assert one is not None
+        (at,) = [b for b in begins if np.array_equal(whole.ids[b - 6 : b + 4], one.ids)]
+        found.add(at)
+    assert found == set(begins)
+    # 7 needs six tokens before it, and none has thirty.
+    assert cut_at_border(whole, 34, 4, 0) is None
+    silent = Excerpt(whole.ids, whole.document, whole.documents, np.zeros(len(whole), bool))
+    assert cut_at_border(silent, 10, 4, 0) is None
 
 
 def by_counting(excerpt: Excerpt, start: np.ndarray, t: int) -> int:

@@ -165,6 +165,27 @@ def test_the_plan_is_that_of_the_score_ops(long: int, short: int) -> None:
     assert (held[lengths.starts() > 0] < 2 * short).all()
 
 
+@given(long=st.integers(3, 90), short=st.integers(1, 40), before=st.integers(0, 120))
+def test_all_far_context_of_a_beginning_lies_in_other_documents(
+    long: int, short: int, before: int
+) -> None:
+    lengths = Lengths(long, short, borders=True)
+    assert lengths.far == (lengths.starts() > 0).sum() <= 2 * short
+    whole = joined([Piece(1, noise(1, before)), Piece(2, noise(2, 90))], 0)
+    found = lengths.excerpt(whole, key=5)
+    if lengths.far == 0 or before == 0 or before + 1 < long - lengths.far:
+        assert found is None
+        return
+    assert found is not None
+    counts = score(found, lengths, lengths.losses(LM, found.ids), 5, 0).tokens
+    assert counts[OTHER] == lengths.far
+    assert counts[SAME] == counts[BOTH] == 0
+    np.testing.assert_array_equal(
+        lengths.losses(LM, found.ids)[:, -lengths.far :],
+        Lengths(long, short).losses(LM, found.ids)[:, -lengths.far :],
+    )
+
+
 def test_neither_order_of_units_nor_of_runs_changes_a_bit(
     related: RunScores, shuffled: RunScores
 ) -> None:

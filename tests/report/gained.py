@@ -51,7 +51,7 @@ def gain_line(
     return GainLine(name=name, **{**told, **changes})
 
 
-def gain_of(*lines: GainLine, of: str = "window", model: str = "smollm2") -> Gain:
+def gain_of(*lines: GainLine, of: str = "windows", model: str = "smollm2") -> Gain:
     return Gain(of, 32, model, "bfloat16", 2048, 256, 0, list(lines))
 
 

@@ -66,6 +66,22 @@ def test_an_order_that_brings_repetition_together_is_seen(judge: Judge, tmp_path
     assert judge.read == 20
 
 
+def test_borders_are_read_where_documents_begin(judge: Judge, tmp_path: Path) -> None:
+    """The second document of each window begins 64 tokens before the end of what is read."""
+    runs = [output(tmp_path / "shuffled", SHUFFLED), output(tmp_path / "related", RELATED)]
+    borders = replace(ASKED, of="borders", long=192)
+    shuffled, related = gain(*runs, asked=borders).lines
+    for line in (shuffled, related):
+        assert line.units == 10
+        assert line.groups["other"].tokens == line.groups["all"].tokens == 64 * 10
+    assert related.difference is not None
+    assert related.difference["other"].longfilter.side == 1
+    assert abs(shuffled.groups["other"].longfilter.value or 0) < 0.01
+    # There is one border in each window, with 161 tokens before it.
+    with pytest.raises(RecipeError, match="256 tokens that judge knows, around the beginning"):
+        gain(*runs, asked=replace(borders, long=256))
+
+
 def test_files_their_order_and_threads_change_nothing(judge: Judge, tmp_path: Path) -> None:
     turned = RELATED.take(np.random.default_rng(2).permutation(RELATED.num_rows))
     whole = output(tmp_path / "whole" / "x", RELATED)
@@ -150,9 +166,9 @@ def text(seed: int, n: int) -> str:
 
 def test_short_documents_are_passed_over_and_counted() -> None:
     texts = {i: [(i, text(i, 300 if i % 4 == 0 else 60))] for i in range(40)}
-    found = measure_gain([pool(texts)], Judge(), replace(ASKED, units=8), "document")
+    found = measure_gain([pool(texts)], Judge(), replace(ASKED, units=8, of="documents"))
     (line,) = found.lines
-    assert found.of == "document"
+    assert (found.of, found.unit) == ("documents", "document")
     assert line.units == 8
     assert line.held == 40
     assert 8 < line.looked <= 40
@@ -165,10 +181,8 @@ def test_a_document_is_drawn_in_every_run_that_keeps_it() -> None:
     """A filter keeps half of the documents: the sample of the rest is that of the whole."""
     every = {i: [(i, text(i, 260))] for i in range(30)}
     kept = {i: pieces for i, pieces in every.items() if i % 2}
-    asked = replace(ASKED, units=10)
-    whole, half = measure_gain(
-        [pool(every, "all"), pool(kept, "kept")], Judge(), asked, "document"
-    ).lines
+    asked = replace(ASKED, units=10, of="documents")
+    whole, half = measure_gain([pool(every, "all"), pool(kept, "kept")], Judge(), asked).lines
     here = priorities(np.array(list(kept), dtype=np.uint64), asked.seed)
     kept_keys = {f"{key:016x}" for key in here.tolist()}
     drawn, from_all = ({unit["key"] for unit in line.scored} for line in (half, whole))
@@ -196,7 +210,7 @@ def test_fewer_windows_than_asked_for_are_an_error(
 def test_fewer_than_usual_are_taken_from_all_where_no_number_was_given(judge: Judge) -> None:
     few = {i: [(i, text(i, 260))] for i in range(6)}
     many = {i: [(i, text(i, 260))] for i in range(10, 60)}
-    found = measure_gain([pool(few), pool(many, "many")], judge, ASKED, "window")
+    found = measure_gain([pool(few), pool(many, "many")], judge, ASKED)
     assert [line.units for line in found.lines] == [6, 6]
     assert found.wanted == 32
 
@@ -267,7 +281,7 @@ def test_the_command_with_a_model_from_a_folder(call: Call, tmp_path: Path, tiny
     assert "reads 12 windows" in err
     found = json.loads((tmp_path / "found.json").read_text())["gain"]
     assert (found["of"], found["long"], found["short"], found["dtype"]) == (
-        "window",
+        "windows",
         400,
         64,
         "float32",
@@ -282,7 +296,10 @@ def test_the_command_with_a_model_from_a_folder(call: Call, tmp_path: Path, tiny
     ("options", "message"),
     [
         (["--long", "512"], "--long belongs to the yardstick, which was not asked for"),
-        (["--gain-of", "document"], "expected windows or documents, got 'document'; did you mean"),
+        (
+            ["--gain-of", "document"],
+            "expected windows, borders or documents, got 'document'; did you",
+        ),
         (["--gain", "--dtype", "float16"], "expected bfloat16 or float32, got 'float16'"),
         (["--gain", "--seed", "-1"], "expected a whole number from 0"),
         (["--gain", "--gain-windows", "0"], "expected a whole number from 1"),

@@ -17,6 +17,7 @@ from tests.report.compared import HOSTILE, example
 from tests.report.gained import gain_line, gain_of, gained
 from tests.report.page import Page
 
+FEW = {"all": 1.0, "same": 0.9, "other": 0.0, "both": 0.1}
 ALONE = {"all": 1.0, "same": 1.0, "other": 0.0, "both": 0.0}
 
 
@@ -51,9 +52,16 @@ def test_too_few_tokens_are_called_so() -> None:
     assert "not known for b: too few such tokens" in said(gain)
 
 
+def test_borders_are_about_beginnings_of_documents() -> None:
+    gain = gain_of(gain_line("a"), gain_line("b", more={"all": 0.01}), of="borders")
+    first, everywhere = gain_verdict(gain)
+    assert first.startswith("At the beginnings of documents inside windows of a, context farther")
+    assert "clearly higher in b (+0.0100" in everywhere
+
+
 def test_documents_have_no_other_documents() -> None:
     line = gain_line("kept", more={"all": 0.01}, shares=ALONE, shared_first=0.4)
-    gain = gain_of(gain_line("all", shares=ALONE), line, of="document")
+    gain = gain_of(gain_line("all", shares=ALONE), line, of="documents")
     assert len(gain_verdict(gain)) == 2
     assert "100 % of the far tokens of kept are of documents that all has too, and 40.0 %" in said(
         gain
@@ -70,7 +78,16 @@ def test_documents_have_no_other_documents() -> None:
         (gain_of(gain_line("x", units=3)), "From fewer than 5 windows no interval is given"),
         (gain_of(gain_line("x", units=12)), "Intervals from fewer than 30 windows are rough"),
         (gain_of(gain_line("x", units=12)), "32 windows of each are usual"),
-        (gain_of(gain_line("x", looked=90)), "Of x, 90 windows were looked at for those 32"),
+        (gain_of(gain_line("x", looked=90)), "Windows looked at for those 32: 90 of x."),
+        (
+            gain_of(gain_line("x", looked=90), of="borders"),
+            "shorter than 2,048 tokens, hold no beginning of a document that far inside, or",
+        ),
+        (gain_of(gain_line("x"), of="borders"), "the last 512 from the beginning of a document on"),
+        (
+            gain_of(gain_line("x", shares=FEW), gain_line("y", more={}, shares=FEW)),
+            "in other documents (0 % in x and 0 % in y): to judge an order, read where documents",
+        ),
         (gain_of(gain_line("x", unknown=0.25)), "is not counted: 25.0 % in x of the far tokens"),
         (
             gain_of(gain_line("x"), gain_line("y", more={}, shared=None)),
@@ -87,7 +104,8 @@ def test_caveats_are_told_where_they_apply(gain: Gain, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["by chance", "rough", "looked at", "usual", "not counted", "have no ids", "other way"]
+    "words",
+    ["by chance", "rough", "looked at for", "usual", "not counted", "have no ids", "other way"],
 )
 def test_and_only_there(words: str) -> None:
     assert words not in said(gained())
