@@ -159,6 +159,9 @@ NOT_MEASURED: set[str] = {
     "filter.decontaminate",
     "filter.pii",
     "score.language",
+    "score.likelihood",
+    "score.prolong",
+    "score.wanjuan",
 }
 
 
