@@ -12,6 +12,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -154,9 +155,9 @@ def _ranked(
         law, own = laws[j], data.own(name)
         ours = {
             "trees": _rho(data, j, trees[j]),
-            "law": _rho(data, j, lambda X, law=law: predict(law, X)),
+            "law": _rho(data, j, partial(predict, law)),
             "plane": _rho(data, j, fit_ols(data.fit.X, data.fit.Y[:, j])),
-            "own share": _rho(data, j, lambda X, own=own: -X[:, own]),
+            "own share": _rho(data, j, partial(_own_share, own)),
         }
         expected = {
             "trees": TREES.get(name),
@@ -181,6 +182,10 @@ def _ranked(
             worst = max(law.huber, HUBER[name])
             figures.append(Figure(f"Huber of {name}", worst, HUBER[name], 0.005 * HUBER[name]))
     return figures, rows
+
+
+def _own_share(own: int, X: F64) -> F64:
+    return -X[:, own]
 
 
 def _beside(ours: list[float], expected: tuple[float | None, ...] | None) -> str:
