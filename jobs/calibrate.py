@@ -78,8 +78,15 @@ ORDERS: list[dict[str, Any]] = [
     {"op": "order.neighbours", "length": LENGTH},
     *({"op": op, "length": LENGTH, **how} for op in IN_PARTITIONS for how in (APART, IN_CELLS, {})),
 ]
+EXPORTS: list[dict[str, Any]] = [
+    {"op": "export", "order_by": {"column": "n_tokens"}},
+    {"op": "export"},
+]
+KEEP = {"lf_score": {"top": 0.2}, "longattn": {"top": 0.5}}
 # Barriers on many documents without text.
 WIDE: list[dict[str, Any]] = [
+    {"op": "decide", "keep": KEEP},
+    {"op": "decide", "keep": KEEP, "one_place_up_to": 1000},
     {"op": "dedup.semantic"},
     {"op": "cluster.kmeans", "k": 400},
     {"op": "order.random"},
@@ -180,6 +187,10 @@ def _text_runs(folder: Path, mb: float, corpus: str | None, found: Found) -> dic
         # Later runs skip what the first one did: their clocks say nothing about it.
         fresh = fresh or [c for s in record.stages for c in s.costs.values()]
         _collect(folder / "run", found, only=order["op"])
+    for fields in EXPORTS:
+        _say(f"{folder.name}: {fields}")
+        run({**body, "stages": [*BEFORE, fields]})
+        _collect(folder / "run", found, only="export")
     _say(f"{folder.name}: the whole job")
     order = _known(ORDERS[-1])
     run({**body, "stages": [*BEFORE, order, IN_BLOCKS]})

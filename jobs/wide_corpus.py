@@ -1,4 +1,4 @@
-"""A corpus of many documents without text: vectors and a few tokens, to see what each one costs."""
+"""A corpus of many documents without text: what each one costs, by vectors, scores, few tokens."""
 
 import json
 from pathlib import Path
@@ -17,6 +17,7 @@ from longctx.schema import DOCUMENTS
 PART_ROWS, GROUP_ROWS, D, TOKENS = 15_000, 5000, 256, 16
 COLUMNS = {
     "01-score.heuristics": ("tokens", "n_tokens"),
+    "01-scores": ("lf_score", "la_ds", "la_var"),
     "02-embed": ("embedding", "emb_cover"),
 }
 
@@ -58,11 +59,16 @@ def _part(folder: Path, i: int, X: np.ndarray) -> list[FileRef]:
             DROP_REASON: none,
         }
     )
+    drawn = {
+        name: mix64(rows * np.uint64(3) + np.uint64(i)).astype(np.float64) / 2**64
+        for i, name in enumerate(COLUMNS["01-scores"])
+    }
+    said = pa.table({**drawn, DROP_REASON: none})
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(X.ravel()), D)
     cover = pa.array(np.ones(n, dtype=np.float32))
     embedded = pa.table({"embedding": vectors, "emb_cover": cover, DROP_REASON: none})
     names = ("documents", *(f"stages/{label}" for label in COLUMNS))
-    tables = (documents, scores, embedded)
+    tables = (documents, scores, said, embedded)
     return [
         _write(folder, f"{name}/{i:04d}.parquet", table)
         for name, table in zip(names, tables, strict=True)

@@ -69,6 +69,9 @@ _STEPS: dict[tuple[str, str], tuple[str, str]] = {
     ("pack", "sentences"): ("text", "documents"),
     ("pack", "spans"): ("text", "text"),
     ("pack", "windows"): ("text", "text"),
+    ("export", "sizes"): ("text", "documents"),
+    ("export", "rows"): ("text", "text"),
+    ("export", "files"): ("text", "text"),
 }
 
 
@@ -98,6 +101,11 @@ def bucket_documents(step: str, settings: Mapping[str, Any]) -> float | None:
     return settings.get("partition_documents", limit) if step == "placed" else limit
 
 
+def own_bytes(op: str, step: str, settings: Mapping[str, Any]) -> float | None:
+    """Bytes of text of a unit that the op sizes itself; None where parts and buckets do."""
+    return settings["shard_mb"] * 1e6 if (op, step) == ("export", "files") else None
+
+
 def form_of(op: str, settings: Mapping[str, Any], docs: float) -> str:
     """How an op with these settings works at a size: "" where there is but one way.
 
@@ -110,6 +118,8 @@ def form_of(op: str, settings: Mapping[str, Any], docs: float) -> str:
 
     if op == "embed":
         return str(settings["model"])
+    if op == "export":
+        return "sorted" if settings.get("order_by") else ""
     if op == "decide":
         if not settings.get("keep"):
             return ""

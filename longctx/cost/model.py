@@ -11,7 +11,15 @@ from math import ceil
 from typing import Any
 
 from longctx.cost.fit import Coefficients
-from longctx.cost.laws import LAWS, Size, bucket_documents, form_of, held_by, remedy_of
+from longctx.cost.laws import (
+    LAWS,
+    Size,
+    bucket_documents,
+    form_of,
+    held_by,
+    own_bytes,
+    remedy_of,
+)
 
 Ops = Mapping[str, Mapping[str, Mapping[str, Coefficients]]]
 
@@ -135,8 +143,9 @@ def estimate(
             remedy = "" if fits else remedy_of(op, name, settings)
             alone.append(Alone(name, held, added / size.docs, busy, fits, remedy))
             continue
-        own = _unit_bytes(step, bucket_documents(name, settings), limits)
-        count = _units(step, size, volume, own, limits)
+        sized = own_bytes(op, name, settings)
+        own = sized or _unit_bytes(step, bucket_documents(name, settings), limits)
+        count = _units(step, size, volume, own, sized or limits.part_bytes)
         everything = step.received * volume if step.place == "bucket" else size.mb * 1e6
         together = min(cluster.workers, count)
         per_node = min(cluster.cores, ceil(together / cluster.nodes))
@@ -153,8 +162,8 @@ def _unit_bytes(step: Coefficients, documents: float | None, limits: Limits) -> 
     return limits.bucket_bytes if documents is None else step.received * documents
 
 
-def _units(step: Coefficients, size: Size, volume: float, own: float, limits: Limits) -> int:
-    """How many units a step has that runs in parallel."""
+def _units(step: Coefficients, size: Size, volume: float, own: float, text_bytes: float) -> int:
+    """How many units a step has that runs in parallel: buckets, or pieces of so much text."""
     if step.place == "bucket" and step.received:
         return max(1, ceil(step.received * volume / own))
-    return max(1, ceil(size.mb * 1e6 / limits.part_bytes))
+    return max(1, ceil(size.mb * 1e6 / text_bytes))

@@ -2,14 +2,14 @@
 
 More documents than `one_place_up_to` are first counted in cells of the order of their scores
 (`counts-N` per part, added in `cells-N`; see `cells.py`), until the rows that a border may lie
-among fit one process: 10^9 documents take two rounds. Then the rows of those cells (or all, where
-they are few) are sorted in one place, the step `borders`; what it says of each score and source, a
-score and an id, is all that a part needs to judge its rows. `near` counts per part what every
-border keeps and brings the rows closest to it, and `cut` sums that up: `cut_meta.json` and
+among fit one process: 10^9 documents take two rounds or three. Then the rows of those cells (or
+all, where they are few) are sorted in one place, the step `borders`; what it says of each score and
+source, a score and an id, is all that a part needs to judge its rows. `near` counts per part what
+every border keeps and brings the rows closest to it, and `cut` sums that up: `cut_meta.json` and
 `closest.parquet`.
 
-What one process holds: 100 bytes for each of at most `one_place_up_to` rows of one score; about 90
-for each count of a part (at most 4,096 for a score and group) where they are added, 3 GB for 30,000
+What one process holds: 250 bytes for each of at most `one_place_up_to` rows of one score; 75 for
+each count of a part (about 2,500 for a score and group) where they are added, 6 GB for 30,000
 parts; a part elsewhere. The result does not depend on where the rounds end.
 """
 

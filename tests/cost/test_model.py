@@ -1,6 +1,7 @@
 """Estimates from coefficients: exact sums, what one place holds, and what is not made up."""
 
 from dataclasses import replace
+from math import ceil
 from typing import Any
 
 import pytest
@@ -98,6 +99,14 @@ def test_the_driver_bounds_a_step_of_many_small_units() -> None:
     assert found.seconds == 4096 * 2**10
 
 
+def test_files_of_an_export_are_of_the_size_that_it_says() -> None:
+    known = replace(measured(), ops={"export": {"": {"files": STEP}}})
+    found = estimate("export", {"shard_mb": 4}, SIZE, known, Cluster(1, 1, 2**40), LIMITS)
+    assert found is not None
+    assert found.units == ceil(SIZE.mb / 4)
+    assert found.node_bytes == 2**28 + 4 * 4_000_000
+
+
 def test_workers_that_wait_take_longer() -> None:
     half = replace(measured(a=STEP), busy=0.5)
     found = estimate("x", {}, SIZE, half, Cluster(1, 1, 2**40), LIMITS)
@@ -116,6 +125,8 @@ ORDER: dict[str, Any] = {"exact_up_to": 100, "one_place_up_to": 1000}
 @pytest.mark.parametrize(
     ("op", "settings", "docs", "form"),
     [
+        ("export", {"order_by": None}, 1e12, ""),
+        ("export", {"order_by": {"column": "x"}}, 5, "sorted"),
         ("decide", {"rules": {"x": {"min": 1}}, "one_place_up_to": 5}, 1e12, ""),
         ("decide", {"keep": {"x": {"top": 0.1}}, "one_place_up_to": 5}, 5, "one place"),
         ("decide", {"keep": {"x": {"top": 0.1}}, "one_place_up_to": 5}, 6, "rounds"),

@@ -36,6 +36,7 @@ _BYTES = {
     "stream": 1200,
     "spans": 2500,
     "words": 900,
+    "export/rows": 2000,
 }
 _SMALL = 30
 
@@ -118,7 +119,7 @@ class Simulated(BarrierContext):
 
     def _done(self, step: str, units: list[Unit]) -> StepResult:
         """Commits of a step: its rows and bytes dealt equally to its units."""
-        each = _BYTES.get(step, _SMALL)
+        each = _BYTES.get(f"{self.op.op}/{step}", _BYTES.get(step, _SMALL))
         rows = max(1, self.rows // len(units))
         size = max(1, int(self.rows * each) // len(units))
         folder = self.relative(step)

@@ -24,6 +24,8 @@ STATS: dict[str, Any] = {
     "documents": {"with_vector": DOCUMENTS, "documents": DOCUMENTS, "tokens": TOKENS},
     "units": {"units": 20 * DOCUMENTS, "unit_tokens": TOKENS},
     "partitions": {"count": 1000},
+    "sizes": {"bytes": 4000 * DOCUMENTS},
+    "borders": {"files": 4000 * DOCUMENTS // EXCHANGE_BYTES},
     "cells-1": {"rows": 40_000_000, "most": 2_000_000},
     "cells-2": {"rows": 2_000_000, "most": 50_000},
     "plan": WINDOWS,
@@ -33,6 +35,7 @@ KEEP = {"n_tokens": {"top": 0.2}, "longattn": {"top": 0.5}}
 FIELDS: dict[str, dict[str, Any]] = {
     "filter.decontaminate": {"against": [{"path": str(Path(__file__).parents[2] / "README.md")}]},
     "decide": {"keep": KEEP},
+    "export": {"order_by": {"column": "n_tokens"}},
     "pack": LENGTH,
     "order.splice": LENGTH,
     "order.quest": LENGTH,
