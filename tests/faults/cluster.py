@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from longctx.engine.cluster import NODE_SETTINGS
+from tests.faults.alive import PATIENCE_SECONDS
 from tests.servers import clean_environment, free_ports
 
 ROOT = Path(__file__).parents[2]
@@ -170,9 +171,17 @@ class Cluster:
     def _alive(self, count: int) -> bool:
         """Whether so many nodes come to life, as the head sees it."""
         command = [*self.hosts[0].enter, sys.executable, "-m", "tests.faults.alive", self._address]
-        done = subprocess.run(
-            [*command, str(count)], cwd=ROOT, env=self._env, capture_output=True, text=True
-        )
+        try:
+            # Ray waits for ever for a head that dies while it is joined.
+            done = subprocess.run(
+                [*command, str(count)],
+                cwd=ROOT,
+                env=self._env,
+                capture_output=True,
+                timeout=PATIENCE_SECONDS + 60,
+            )
+        except subprocess.TimeoutExpired:
+            return False
         return done.returncode == 0
 
 
