@@ -231,6 +231,7 @@ def _fit_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _fit(arguments: argparse.Namespace) -> int:
+    from longctx.mixture.one_thread import one_thread
     from longctx.mixture.predictor import better, choose_kind, fit_model
     from longctx.mixture.tables import enough_runs
     from longctx.report.mix_tables import fit_view
@@ -245,8 +246,8 @@ def _fit(arguments: argparse.Namespace) -> int:
     models = []
     for kind in wanted:
         tell(f"fitting {kind}, {len(runs.targets)} x (1 + {arguments.holdout}) times")
-        models.append(
-            fit_model(
+        with one_thread():
+            model = fit_model(
                 runs,
                 kind,
                 weights=weights,
@@ -255,7 +256,7 @@ def _fit(arguments: argparse.Namespace) -> int:
                 seed=arguments.seed,
                 tests=tests,
             )
-        )
+        models.append(model)
     chosen = better([model for model in models if model.kind in kinds])
     if arguments.json:
         print(json.dumps(_figures(models, chosen), indent=1))
@@ -339,6 +340,7 @@ def _optimise_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _optimise(arguments: argparse.Namespace) -> int:
+    from longctx.mixture.one_thread import one_thread
     from longctx.mixture.optimise import caps_from, share_bounds
     from longctx.mixture.predictor import model_from
     from longctx.mixture.recommend import recommend
@@ -357,22 +359,23 @@ def _optimise(arguments: argparse.Namespace) -> int:
     caps = None
     if tokens is not None and arguments.budget_tokens:
         caps = caps_from(tokens, arguments.budget_tokens, arguments.max_epochs)
-    found = recommend(
-        model,
-        prior,
-        share_bounds(model.runs.X, arguments.bounds, caps=caps),
-        prior_name=prior_name,
-        bounds_kind=arguments.bounds,
-        lam=arguments.lam,
-        tokens=tokens,
-        budget=arguments.budget_tokens,
-        draws=arguments.draws,
-        best=min(100, max(1, arguments.draws // 100)),
-        resamples=arguments.bootstrap,
-        seed=arguments.seed,
-        force=arguments.force,
-        tell=tell,
-    )
+    with one_thread():
+        found = recommend(
+            model,
+            prior,
+            share_bounds(model.runs.X, arguments.bounds, caps=caps),
+            prior_name=prior_name,
+            bounds_kind=arguments.bounds,
+            lam=arguments.lam,
+            tokens=tokens,
+            budget=arguments.budget_tokens,
+            draws=arguments.draws,
+            best=min(100, max(1, arguments.draws // 100)),
+            resamples=arguments.bootstrap,
+            seed=arguments.seed,
+            force=arguments.force,
+            tell=tell,
+        )
     written = json.dumps(
         found.weights_file(dt.datetime.now(tz=dt.UTC).date().isoformat()), indent=1
     )

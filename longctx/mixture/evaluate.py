@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longctx.ids import rng_for
+from longctx.mixture.one_thread import one_thread
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -139,7 +140,8 @@ def fit_ols(X: F64, y: F64) -> Predict:
 def ols_coefficients(X: F64, y: F64) -> F64:
     """Intercept, then one slope per source, float64 [m + 1]."""
     X = np.asarray(X, dtype=np.float64)
-    found = np.linalg.lstsq(np.column_stack([np.ones(len(X)), X]), np.asarray(y), rcond=None)
+    with one_thread():
+        found = np.linalg.lstsq(np.column_stack([np.ones(len(X)), X]), np.asarray(y), rcond=None)
     return np.asarray(found[0], dtype=np.float64)
 
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from longctx.errors import RecipeError
 from longctx.mixture.evaluate import F64, HeldOut, Predict, mean_of_fit, repeated_holdout, score
+from longctx.mixture.one_thread import one_thread
 from longctx.mixture.scaling import critical_share as critical_share
 from longctx.mixture.scaling import fit_power as fit_power
 from longctx.mixture.scaling import fit_two_domain as fit_two_domain
@@ -132,8 +133,9 @@ def fit_law(X: F64, y: F64, delta: float = DELTA, n_grid: int = GRID, top: int =
     if len(X) != len(y):
         raise ValueError(f"{len(X)} mixtures and {len(y)} losses")
     top_t = float(np.log(_TOP_T * y.max()))
-    starts = _starts(X, y, delta, n_grid, top_t)[:top]
-    polished = [_polish(X, y, delta, start, top_t) for start in starts]
+    with one_thread():
+        starts = _starts(X, y, delta, n_grid, top_t)[:top]
+        polished = [_polish(X, y, delta, start, top_t) for start in starts]
     _, c, t = min(polished, key=lambda one: one[0])
     fitted = c + np.exp(X @ t)
     found = score(fitted, y)
