@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from longctx.errors import RunError
 from longctx.score.causal_lm import CausalLM
+from longctx.score.longattn import block_rows
 
 if TYPE_CHECKING:
     import torch
@@ -98,8 +99,13 @@ class Collected:
         keys = k.float()
         while True:
             try:
+                least = q.shape[0] * q.shape[1] // k.shape[1]
+                most_keys = max(query.keys for query in self.queries)
+                held = keys.new_empty(max(self.rows, least) * most_keys)
                 self.found[layer] = [
-                    _grouped(key_weights(q, keys, query, scale, span, self.rows), query.borders)
+                    _grouped(
+                        key_weights(q, keys, query, scale, span, self.rows, held), query.borders
+                    )
                     for query in self.queries
                 ]
                 return
@@ -118,18 +124,24 @@ def key_weights(
     scale: float,
     span: int | None = None,
     rows: int = ROWS,
+    held: "torch.Tensor | None" = None,
 ) -> "torch.Tensor":
     """Weights of each key float64 [b, query.keys]: summed over the rows, mean over the heads.
 
     `q` [b, heads, n, d] of any dtype, `k` [b, key heads, n, d] float32 or float64; consecutive
-    heads share a key head. `span` is how many keys, itself included, a row sees at most.
+    heads share a key head. `span` is how many keys, itself included, a row sees at most. `held` is
+    memory for the weights, at least rows·keys elements of k's type; it is overwritten.
     """
     import torch
 
     batch, heads, _, width = q.shape
     shared = heads // k.shape[1]
-    step = max(1, rows // (shared * batch))
+    step = block_rows(rows, shared * batch)
     total = torch.zeros(batch, query.keys, dtype=torch.float64, device=q.device)
+    most = batch * shared * min(step, query.end - query.start)
+    if held is None:
+        held = torch.empty(most * query.keys, dtype=k.dtype, device=k.device)
+    ones = torch.ones(batch, 1, most // batch, dtype=k.dtype, device=k.device)
     for first in range(query.start, query.end, step):
         last = min(first + step, query.end)
         seen = last if query.own else query.start
@@ -137,10 +149,13 @@ def key_weights(
         for head in range(k.shape[1]):
             queries = q[:, head * shared : (head + 1) * shared, first:last].to(k.dtype) * scale
             flat = queries.reshape(batch, -1, width)
-            logits = torch.bmm(flat, k[:, head, :seen].transpose(1, 2))
+            block = held[: batch * flat.shape[1] * seen].view(batch, flat.shape[1], seen)
+            torch.bmm(flat, k[:, head, :seen].transpose(1, 2), out=block)
             if hidden is not None:
-                logits.view(batch, shared, last - first, seen).masked_fill_(hidden, -torch.inf)
-            total[:, :seen] += torch.softmax(logits, dim=2).sum(1).double()
+                block.view(batch, shared, last - first, seen).masked_fill_(hidden, -torch.inf)
+            torch.softmax(block, dim=2, out=block)
+            # A product with ones reads the block along its rows, which a sum over them does not.
+            total[:, :seen] += torch.bmm(ones[:, :, : flat.shape[1]], block)[:, 0].double()
     return total / heads
 
 
