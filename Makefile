@@ -6,7 +6,7 @@ DEMO := demo
 RECIPE := jobs/recipes/demo.yaml
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo compare-orders lint test test-rooms test-whole test-readers test-faults test-all audit bench bench-minhash bench-minhash-peers bench-containment bench-order bench-order-scale bench-order-partitions bench-embed bench-semantic bench-pack bench-pack-plan bench-score bench-pipeline bench-mixture calibrate clean
+.PHONY: help setup demo compare-orders lint test test-rooms test-whole test-readers test-faults test-all audit bench bench-minhash bench-minhash-peers bench-containment bench-order bench-order-scale bench-order-partitions bench-embed bench-semantic bench-pack bench-pack-plan bench-score bench-attention bench-pipeline bench-mixture calibrate clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -87,6 +87,9 @@ bench-pack: setup  ## text to written windows against the bare encoder
 
 bench-pack-plan: setup  ## packing: figures against the published ones, look-ahead, tokens/s
 	$(BIN)/python -m jobs.bench.pack --write
+
+bench-attention: setup  ## attention passes against a full forward up to 32 k (half an hour; not part of bench)
+	$(BIN)/python -m jobs.bench.score_attention --write
 
 bench-score: setup  ## scores by a language model against its bare forward pass
 	$(BIN)/python -m jobs.bench.score --write

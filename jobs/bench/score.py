@@ -107,7 +107,34 @@ def likelihood(model: str, dtype: str, device: str, tokens: int) -> tuple[Any, S
     return lm, score
 
 
-PASSES: dict[str, Pass] = {"likelihood": likelihood}
+def ladm(model: str, dtype: str, device: str, tokens: int) -> tuple[Any, Score]:
+    """The loaded model, and score.ladm of the texts' first window: how many tokens were read."""
+    from longctx.engine.op import Setting
+    from longctx.score.stages_ladm import ScoreLADM
+
+    setting = Setting(seed=0, tokenizer="embedded", stage="bench", run_dir="", output="")
+    op = ScoreLADM.model_validate(
+        {
+            "op": "score.ladm",
+            "model": model,
+            "dtype": dtype,
+            "device": device,
+            "max_tokens": tokens,
+            "window": tokens,
+            "span": tokens // 32,
+        }
+    )
+    lm = op.load(setting)
+
+    def score(texts: list[str]) -> int:
+        batch = pa.table({"text": pa.array(texts, pa.large_string())})
+        windows = op.batch(batch, setting, lm).column("ld_n_windows").to_pylist()
+        return tokens * sum(n or 0 for n in windows)
+
+    return lm, score
+
+
+PASSES: dict[str, Pass] = {"likelihood": likelihood, "ladm": ladm}
 
 
 def main(argv: list[str] | None = None) -> int:

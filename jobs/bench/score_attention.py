@@ -1,6 +1,7 @@
 """The attention passes against a full forward of the same model: tokens/s, share, memory.
 
     python -m jobs.bench.score_attention [--lengths 8192,16384,32768] [--model smollm2] [--json]
+        [--write]
 
 One window of real text for each length, one thread, each measurement in a process of its own:
 
@@ -29,7 +30,7 @@ import numpy.typing as npt
 
 from jobs.bench.embed import CORPUS, corpus_files, passages
 from jobs.bench.machine import describe
-from jobs.bench.report import table
+from jobs.bench.report import table, write_section
 
 LENGTHS = (8192, 16_384, 32_768)
 PASSES = ("forward", "layer 0", "all layers")
@@ -59,6 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--corpus", type=Path, default=CORPUS, help="folder of Parquet files")
     parser.add_argument("--json", action="store_true", help="figures as JSON")
+    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
     parser.add_argument("--one", help="measure one pass in this process and print it")
     args = parser.parse_args(argv)
     lengths = [int(n) for n in args.lengths.split(",")]
@@ -69,7 +71,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.json:
         print(json.dumps({"machine": describe(), "costs": [c._asdict() for c in costs]}, indent=1))
     else:
-        print(page(costs))
+        print(page(args.model, costs))
+    if args.write:
+        write_section("Attention of language models", page(args.model, costs))
     return int(not held(costs))
 
 
@@ -161,7 +165,7 @@ def _status(field: str) -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
-def page(costs: list[Cost]) -> str:
+def page(model: str, costs: list[Cost]) -> str:
     """The figures as a Markdown table."""
     forward = {c.length: c for c in costs if c.name == "forward"}
     rows = [
@@ -176,7 +180,12 @@ def page(costs: list[Cost]) -> str:
         for c in costs
     ]
     header = ["tokens", "pass", "tokens/s", "time / forward", "memory MB", "TFLOP/s"]
-    return table(header, rows)
+    about = (
+        f"{model}, one thread, one window of real text. Forward: bfloat16, no logits. Layer 0: "
+        "LongAttn's pass, float32. All layers: LADM. Memory: above the loaded model. Limits: layer "
+        f"0 {LEAST_SPEED:g} times as fast as the forward, its memory linear in the length."
+    )
+    return f"{about}\n\n{table(header, rows)}"
 
 
 def held(costs: list[Cost]) -> bool:

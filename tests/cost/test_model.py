@@ -171,8 +171,11 @@ NOT_MEASURED: set[str] = {
     "filter.pii",
     "score.language",
     "score.likelihood",
+    "score.longattn",
+    "score.ladm",
     "score.prolong",
     "score.wanjuan",
+    "select.gateau",
 }
 
 
