@@ -84,54 +84,35 @@ Pass = Callable[[str, str, str, int], tuple[Any, Score]]
 
 def likelihood(model: str, dtype: str, device: str, tokens: int) -> tuple[Any, Score]:
     """The loaded model, and score.likelihood of some texts: how many tokens they have."""
-    from longctx.engine.op import Setting
-    from longctx.score.stages_likelihood import ScoreLikelihood
-
-    setting = Setting(seed=0, tokenizer="embedded", stage="bench", run_dir="", output="")
-    op = ScoreLikelihood.model_validate(
-        {
-            "op": "score.likelihood",
-            "model": model,
-            "dtype": dtype,
-            "device": device,
-            "max_tokens": tokens,
-        }
-    )
-    lm = op.load(setting)
-
-    def score(texts: list[str]) -> int:
-        batch = pa.table({"text": pa.array(texts, pa.large_string())})
-        scored = op.batch(batch, setting, lm).column("n_scored").to_pylist()
-        return sum(n + 1 for n in scored)
-
-    return lm, score
+    lm, scored = _loaded("score.likelihood", model, dtype, device, tokens)
+    return lm, lambda texts: sum((n or 0) + 1 for n in scored(texts, "n_scored"))
 
 
 def ladm(model: str, dtype: str, device: str, tokens: int) -> tuple[Any, Score]:
     """The loaded model, and score.ladm of the texts' first window: how many tokens were read."""
+    one = {"window": tokens, "span": tokens // 32}
+    lm, scored = _loaded("score.ladm", model, dtype, device, tokens, **one)
+    return lm, lambda texts: tokens * sum(n or 0 for n in scored(texts, "ld_n_windows"))
+
+
+def _loaded(
+    op: str, model: str, dtype: str, device: str, tokens: int, **fields: Any
+) -> tuple[Any, Callable[[list[str], str], list[int | None]]]:
+    """The model of an op, and what the op writes for some texts in one of its columns."""
     from longctx.engine.op import Setting
-    from longctx.score.stages_ladm import ScoreLADM
+    from longctx.registry import resolve
 
     setting = Setting(seed=0, tokenizer="embedded", stage="bench", run_dir="", output="")
-    op = ScoreLADM.model_validate(
-        {
-            "op": "score.ladm",
-            "model": model,
-            "dtype": dtype,
-            "device": device,
-            "max_tokens": tokens,
-            "window": tokens,
-            "span": tokens // 32,
-        }
-    )
-    lm = op.load(setting)
+    where = {"model": model, "dtype": dtype, "device": device, "max_tokens": tokens}
+    stage: Any = resolve(op).model_validate({"op": op, **where, **fields})
+    lm = stage.load(setting)
 
-    def score(texts: list[str]) -> int:
+    def column(texts: list[str], name: str) -> list[int | None]:
         batch = pa.table({"text": pa.array(texts, pa.large_string())})
-        windows = op.batch(batch, setting, lm).column("ld_n_windows").to_pylist()
-        return tokens * sum(n or 0 for n in windows)
+        values: list[int | None] = stage.batch(batch, setting, lm).column(name).to_pylist()
+        return values
 
-    return lm, score
+    return lm, column
 
 
 PASSES: dict[str, Pass] = {"likelihood": likelihood, "ladm": ladm}
