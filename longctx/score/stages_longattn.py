@@ -1,13 +1,12 @@
 """`score.longattn` on the engine: the first layer's attention over the windows of each document."""
 
-import os
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import Field
 
 from longctx.engine.op import Setting
-from longctx.score.stages_model import ScoringModel, answer
+from longctx.score.stages_model import ScoringModel, answer, bound_tokenizers
 
 _STATUS = "la_status"
 _WINDOW = pa.struct(
@@ -65,7 +64,7 @@ class ScoreLongAttn(ScoringModel):
     def load(self, setting: Setting) -> Any:
         from longctx.score.layer0 import load_layer0
 
-        os.environ["TOKENIZERS_PARALLELISM"] = "true" if self.threads > 1 else "false"
+        bound_tokenizers(self.threads)
         model = load_layer0(
             self.model,
             device=self.device,

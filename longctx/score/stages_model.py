@@ -76,9 +76,7 @@ class ScoringModel(Model):
             return None
         from longctx.score.causal_lm import load_causal_lm
 
-        # Tokenizers would take every core of the machine in each worker.
-        os.environ["RAYON_NUM_THREADS"] = str(self.threads)
-        os.environ["TOKENIZERS_PARALLELISM"] = "true" if self.threads > 1 else "false"
+        bound_tokenizers(self.threads)
         model = load_causal_lm(
             self.model,
             device=self.device,
@@ -114,6 +112,12 @@ class ScoringModel(Model):
         """Ids (int32 [n]) of each row's text in the model's vocabulary, at most `max_tokens`."""
         texts = table.column("text").to_pylist()
         return [ids[: self.max_tokens] for ids in model.encode(texts)]
+
+
+def bound_tokenizers(threads: int) -> None:
+    """Tokenizers loaded later take so many threads, not every core in each worker."""
+    os.environ["RAYON_NUM_THREADS"] = str(threads)
+    os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
 
 
 def answer(

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from longctx.score.causal_lm import CausalLM, load_causal_lm
+from longctx.score.gateau_rows import Parts, read_row, role_of
 from longctx.score.ladm import ladm_index, ladm_windows
 from longctx.score.layer0 import load_layer0
 from longctx.score.longattn import framed, longattn_from_matrix
@@ -48,6 +49,25 @@ def test_a_repeated_half_depends_more_on_the_first_than_an_unrelated_one(
     repeated, unrelated = np.array(scores).T
     assert (repeated > unrelated).all()
     assert repeated.sum() > 1.5 * unrelated.sum()
+
+
+def test_an_answer_from_far_back_is_harder_for_the_short_window(
+    lm: CausalLM, texts: list[np.ndarray]
+) -> None:
+    """The response quotes the first or the fourth of four segments; 320 tokens hold the last."""
+    asked = lm.encode(["Quote the passage of the text that was asked for."])[0]
+    short, long = role_of(lm, 320), role_of(lm, 4096)
+    read = {}
+    for segment, start in ((0, 70), (3, 430)):
+        row = Parts(texts[0], asked, texts[0][start : start + 40])
+        read[segment] = read_row((short, row), (long, row))
+    for segment, found in read.items():
+        assert found is not None
+        assert int(np.argmin(found.alone)) == int(np.argmax(found.attention)) == segment
+    far, near = read[0], read[3]
+    assert far is not None
+    assert near is not None
+    assert far.nll_a - far.nll_b > 1 + near.nll_a - near.nll_b
 
 
 def test_the_first_layer_is_that_of_the_whole_model(texts: list[np.ndarray]) -> None:
