@@ -172,18 +172,27 @@ def _cut(run: str, prefix: str) -> None:
         "border": {"low": -0.3},
         "rule": {"top": 0.25},
     }
-    said = {"scores": {f"{prefix}longattn": {"per": "source", "groups": {f"{prefix}web": group}}}}
-    paths.write_atomic(paths.join(run, folder, "cut_meta.json"), json.dumps(said).encode())
+    said = {
+        f"{prefix}longattn": {"per": "source", "groups": {f"{prefix}web": group}},
+        f"{prefix}gateau": {"per": "all", "groups": {"": group}},
+    }
+    data = json.dumps({"scores": said}).encode()
+    paths.write_atomic(paths.join(run, folder, "cut_meta.json"), data)
+    # Both cuts have the same documents next to their border, with scores of their own.
+    near = [("longattn", "web", True, 1, -0.29), ("longattn", "web", False, 2, -0.31)]
+    near += [("gateau", "", True, row, 1.5 + row / 10) for row in (1, 2, 3, 4)]
     table = pa.table(
         {
-            "name": [f"{prefix}longattn"] * 2,
-            "group": [f"{prefix}web"] * 2,
-            "edge": ["low"] * 2,
-            "kept": [True, False],
-            "doc_id": [f"{prefix}p0-1", f"{prefix}p1-2"],
-            "score": [-0.29, -0.31],
+            "name": [f"{prefix}{name}" for name, *_ in near],
+            "group": [f"{prefix}{group}" if group else "" for _, group, *_ in near],
+            "edge": ["low"] * len(near),
+            "kept": [kept for _, _, kept, _, _ in near],
+            "doc_id": [f"{prefix}p0-{row}" for *_, row, _ in near],
+            "score": [score for *_, score in near],
         }
     )
-    put(run, f"{folder}/closest.parquet", table, [2])
-    places = {"doc_id": table.column("doc_id"), "part": ["s-0000", "s-0001"], "row": [1, 2]}
-    put(run, f"{folder}/places.parquet", pa.table(places), [2])
+    put(run, f"{folder}/closest.parquet", table, [len(near)])
+    rows = [1, 2, 3, 4]
+    ids = [f"{prefix}p0-{row}" for row in rows]
+    places = pa.table({"doc_id": ids, "part": ["s-0000"] * 4, "row": rows})
+    put(run, f"{folder}/places.parquet", places, [4])

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from longctx.report.collect import write_report
@@ -193,6 +194,29 @@ def test_a_cut_shows_its_figures_and_reads_next_to_its_border(pages: dict[str, P
     assert "kept -0.29" in said
     assert "Document 0-1." in said
     assert "dropped -0.31" in said
+
+
+def test_cuts_show_their_own_scores_of_a_document_and_read_the_nearest_three(
+    pages: dict[str, Page],
+) -> None:
+    said = section(page(pages, "decide"), "Cut by gateau")
+    assert "which compares all documents together" in said
+    read, _, listed = said.partition("All 4 next to the threshold of all")
+    assert re.findall(r"kept ([\d.]+) p0-\d", read) == ["1.6", "1.7", "1.8"]
+    assert "p0-4 kept low 1.9" in listed
+    assert section(page(pages, "decide"), "Cut by longattn").count("kept -0.29") == 1
+
+
+def test_several_blank_lines_are_one(tmp_path: Path) -> None:
+    text = "One.\n\n\n \n    Two.\n\nThree.\nFour."
+    own = pa.array([text] * 8, pa.large_string())
+    run = write_run(
+        tmp_path,
+        [("score.heuristics", lambda part: {"h_alpha": [i / 8 for i in range(8)]})],
+        columns=lambda part: {"text": own},
+    )
+    quotes = pages_of(run)["01-score.heuristics"].named("blockquote")
+    assert {one.text for one in quotes} == {"One.\n\n    Two.\n\nThree.\nFour."}
 
 
 def test_matches_and_containments_are_readable(pages: dict[str, Page]) -> None:

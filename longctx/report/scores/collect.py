@@ -12,7 +12,6 @@ from longctx.report.scores.catalogue import Column, is_score, scores_of
 from longctx.report.scores.data import (
     BesideBound,
     CorrelationData,
-    Cut,
     Looked,
     Rung,
     ScoreColumn,
@@ -22,10 +21,8 @@ from longctx.report.scores.data import (
     StageScores,
     Words,
 )
-from longctx.report.scores.passages import passages
 from longctx.report.scores.places import meaning, place_columns
 from longctx.report.scores.plan import Bound, Mask, Stage, StagePlan, plans_of
-from longctx.report.scores.reading import Address, rows_at
 from longctx.report.scores.sample import Sample, draw
 from longctx.report.scores.statistics import F64, constant, histogram, spearman, spread
 from longctx.report.scores.texts import Text, read_texts
@@ -81,7 +78,7 @@ def _page(source: _Source, plan: StagePlan) -> StageScores:
         marks=_marks(sample, plan),
         removed=_counted(sample, plan.alive & (sample.died == plan.number), sample.reasons),
         bounds=[_bound(source, plan, bound) for bound in plan.bounds],
-        cuts=_cuts(sample, stage) if plan.op == "decide" else [],
+        cuts=cuts.cuts_of(sample, stage) if plan.op == "decide" else [],
         matches=op_steps.matches(sample.run_dir, stage)
         if plan.op == "filter.decontaminate"
         else None,
@@ -179,27 +176,6 @@ def _bound(source: _Source, plan: StagePlan, bound: Bound) -> BesideBound:
         for rows in (bound.kept, bound.dropped)
     )
     return BesideBound(f"{bound.column} {sign} {bound.value:g}", bound.source, kept, dropped)
-
-
-def _cuts(sample: Sample, stage: Stage) -> list[Cut]:
-    """The rules of `keep`, with the texts of the documents next to their borders."""
-    found = cuts.figures(sample.run_dir, stage)
-    rows = cuts.closest(sample.run_dir, stage) if found else []
-    wanted = cuts.to_read(rows, found)
-    said = {Address(r["part"], r["row"]): r for r in rows if r.get("part") is not None}
-    shown = {}
-    for place, values in rows_at(sample.run_dir, sample.texts, ["text"], wanted):
-        text, row = values["text"] or "", said[place]
-        shown[place] = Shown(
-            str(row["doc_id"]),
-            str(row["group"]),
-            None,
-            float(row["score"]),
-            "",
-            len(text),
-            passages(text),
-        )
-    return cuts.cuts_of(found, rows, shown)
 
 
 def _correlations(

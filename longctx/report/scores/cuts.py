@@ -4,6 +4,7 @@ Read from the step `cut` of the stage, which has them of all rows: nothing is sa
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,13 +12,16 @@ from longctx.errors import DamagedFileError
 from longctx.io import paths
 from longctx.report.scores.data import Closest, Cut, CutGroup, Shown
 from longctx.report.scores.op_steps import table_of
-from longctx.report.scores.reading import Address
+from longctx.report.scores.passages import passages
+from longctx.report.scores.reading import Address, rows_at
+from longctx.report.scores.sample import Sample
 
 _META = "cut_meta.json"
 _SHOWN_GROUPS, _SHOWN_SIDE = 4, 3
 _CLOSEST = ["name", "group", "edge", "kept", "doc_id", "score"]
 _PLACE = ["part", "row"]
 Stage = dict[str, Any]
+Row = dict[str, Any]
 
 
 def figures(run_dir: str, stage: Stage) -> dict[str, Any]:
@@ -63,7 +67,7 @@ def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
-def closest(run_dir: str, stage: Stage) -> list[dict[str, Any]]:
+def _closest(run_dir: str, stage: Stage) -> list[Row]:
     """The documents next to borders, as the stage wrote them, with their part and row."""
     folder = f"stages/{stage['stage']}/cut"
     table = table_of(run_dir, f"{folder}/closest.parquet", _CLOSEST)
@@ -74,24 +78,47 @@ def closest(run_dir: str, stage: Stage) -> list[dict[str, Any]]:
     return [{**row, **known.get(row["doc_id"], {})} for row in table.to_pylist()]
 
 
-def to_read(rows: Sequence[dict[str, Any]], cuts: Mapping[str, Any]) -> list[Address]:
-    """Those of which the text is shown: the nearest three on each side, of the largest groups."""
-    found = []
+def _to_read(rows: Sequence[Row], cuts: Mapping[str, Any]) -> dict[int, Address]:
+    """Numbers of the rows whose text is shown: the nearest three a side, of the largest groups."""
+    found = {}
     largest = {name: {g.group for g in c["groups"][:_SHOWN_GROUPS]} for name, c in cuts.items()}
-    seen: dict[tuple[Any, ...], int] = {}
-    for row in rows:
+    seen: Counter[tuple[Any, ...]] = Counter()
+    for number, row in enumerate(rows):
         side = (row["name"], row["group"], row["edge"], row["kept"])
-        seen[side] = seen.get(side, 0) + 1
+        seen[side] += 1
         known = row.get("part") is not None and row.get("row") is not None
         if known and seen[side] <= _SHOWN_SIDE and row["group"] in largest.get(row["name"], ()):
-            found.append(Address(row["part"], row["row"]))
+            found[number] = Address(row["part"], row["row"])
     return found
 
 
-def cuts_of(
-    found: Mapping[str, Any], rows: Sequence[dict[str, Any]], shown: Mapping[Address, Shown]
-) -> list[Cut]:
-    """The cuts of a stage with the documents next to their borders."""
+def _read(sample: Sample, rows: Sequence[Row], cuts: Mapping[str, Any]) -> dict[int, Shown]:
+    """What is shown of some rows, by their number; a text that stands for several is read once."""
+    wanted = _to_read(rows, cuts)
+    texts = {
+        place: (len(text), passages(text))
+        for place, values in rows_at(sample.run_dir, sample.texts, ["text"], wanted.values())
+        for text in [values["text"] or ""]
+    }
+    return {
+        number: Shown(
+            str(rows[number]["doc_id"]),
+            str(rows[number]["group"]),
+            None,
+            float(rows[number]["score"]),
+            "",
+            *texts[place],
+        )
+        for number, place in wanted.items()
+        if place in texts
+    }
+
+
+def cuts_of(sample: Sample, stage: Stage) -> list[Cut]:
+    """The rules of `keep` of a stage, with the documents next to their borders."""
+    found = figures(sample.run_dir, stage)
+    rows = _closest(sample.run_dir, stage) if found else []
+    shown = _read(sample, rows, found)
     return [
         Cut(
             name,
@@ -104,9 +131,9 @@ def cuts_of(
                     bool(row["kept"]),
                     str(row["doc_id"]),
                     float(row["score"]),
-                    shown.get(Address(row.get("part") or "", row.get("row") or 0)),
+                    shown.get(number),
                 )
-                for row in rows
+                for number, row in enumerate(rows)
                 if row["name"] == name
             ],
         )

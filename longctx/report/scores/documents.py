@@ -3,6 +3,7 @@
 Used for the ladder from the worst score to the best, and for documents near a threshold.
 """
 
+import re
 from collections.abc import Sequence
 
 from longctx.report.format import count, one_line, percent, plural
@@ -10,6 +11,9 @@ from longctx.report.layout import code
 from longctx.report.markup import NOTHING, Markup, join, tag, text
 from longctx.report.scores.data import Passage, Piece, Rung, Shown
 from longctx.report.scores.numbers import written
+
+# Several blank lines say no more than one.
+_BLANK = re.compile(r"\n\s*\n\s*\n")
 
 
 def ladder(rungs: Sequence[Rung], better: str) -> Markup:
@@ -72,8 +76,9 @@ def pieces(shown: Sequence[Piece]) -> Markup:
 def _piece(piece: Piece) -> Markup:
     if piece.masked:
         return tag("mark", text(piece.label), class_="masked")
+    shown = _BLANK.sub("\n\n", piece.text)
     if piece.label.strip():
-        return tag("mark", tag("small", text(one_line(piece.label, 60))), text(f" {piece.text}"))
+        return tag("mark", tag("small", text(one_line(piece.label, 60))), text(f" {shown}"))
     if piece.label:
-        return tag("mark", text(piece.text))
-    return text(piece.text)
+        return tag("mark", text(shown))
+    return text(shown)
