@@ -30,8 +30,8 @@ from longctx.engine.op import Op
 from longctx.errors import RecipeError
 from longctx.location import Location
 from longctx.recipe_errors import Located, explain, refuse_credentials, shown
-from longctx.registry import OPS, did_you_mean, resolve
-from longctx.schema import DOCUMENTS
+from longctx.recipe_stages import misplaced, unused_formats
+from longctx.registry import OPS, resolve
 
 
 class Strict(BaseModel):
@@ -265,8 +265,8 @@ def validate(raw: Any, located: Located) -> Recipe:
         if isinstance(stages, list)
         else []
     )
-    problems += _misplaced(stages, ops, located) if isinstance(stages, list) else []
-    problems += _unused_formats(raw.get("output"), ops, located)
+    problems += misplaced(stages, ops, located) if isinstance(stages, list) else []
+    problems += unused_formats(raw.get("output"), ops, located)
     if problems or body is None:
         raise RecipeError("\n".join(problems), remedy="correct the recipe; nothing was run")
     resolved = _with_context_length([op for op in ops if op is not None])
@@ -300,78 +300,6 @@ def _op(stage: Any, index: int, located: Located, problems: list[str]) -> Op | N
     except ValidationError as error:
         problems.extend(explain(error, located, place, kind))
     return None
-
-
-def _misplaced(stages: list[Any], ops: list[Op | None], located: Located) -> list[str]:
-    """What single fields cannot tell: columns that an earlier stage must write, and the last stage.
-
-    A stage that is wrong in itself is only asked for what it writes.
-    """
-    named = [s.get("op") if isinstance(s, dict) else None for s in stages]
-    names = [name if isinstance(name, str) else None for name in named]
-    problems = [
-        f"{located.at(('stages', i))}: `{name}` must be the last stage"
-        for i, name in enumerate(names[:-1])
-        if name in OPS and resolve(name).ends
-    ]
-    known = set(DOCUMENTS.names)
-    for index, (name, op) in enumerate(zip(names, ops, strict=True)):
-        absent = [c for c in op.reads_columns() if c not in known] if op else []
-        others = {c: op.alternatives(c) for c in absent} if op else {}
-        hints = {c: _remedy(c, known, names[index + 1 :], others[c]) for c in absent}
-        for hint in dict.fromkeys(hints.values()):
-            columns = ", ".join(f"`{c}`" for c in absent if hints[c] == hint)
-            problems.append(
-                f"{located.at(('stages', index))}: {name} reads {columns}, which no earlier stage "
-                f"writes{hint}"
-            )
-        late = [n for n in names[:index] if op and n in OPS and _writes_any(n, op.precedes())]
-        if late:
-            problems.append(
-                f"{located.at(('stages', index))}: {name} changes the text, which `{late[0]}` has "
-                f"read by then; move {name} before it"
-            )
-        # One missing stage is one problem, however many stages need it.
-        known |= set(absent)
-        if name not in OPS:
-            # It may write anything; what follows cannot be judged.
-            break
-        known |= set(op.writes_columns() if op else resolve(name).writes)
-    return problems
-
-
-def _unused_formats(output: Any, ops: list[Op | None], located: Located) -> list[str]:
-    """Formats of windows in a recipe that ends in documents."""
-    named = output.get("format") if isinstance(output, dict) else None
-    ends = {op.ends for op in ops if op is not None}
-    if named in (None, ["parquet"]) or "documents" not in ends:
-        return []
-    return [
-        f"{located.at(('output', 'format'))}: these are formats of windows; `export` has a field "
-        "`format` of its own"
-    ]
-
-
-def _writes_any(name: str, columns: Sequence[str]) -> bool:
-    return bool(columns) and not set(columns).isdisjoint(resolve(name).writes)
-
-
-def _remedy(
-    column: str, known: set[str], later: Sequence[str | None], others: Sequence[str]
-) -> str:
-    """What to do about a column that is not there yet. Imports every op: only for an error.
-
-    `others` are names that are no columns and could stand in its place.
-    """
-    writers = [name for name in OPS if column in resolve(name).writes]
-    if moved := next((name for name in later if name in writers), None):
-        return f"; move `{moved}` before it"
-    if writers:
-        return f"; add `{writers[0]}` before it"
-    every = known.union(others, *(resolve(name).writes for name in OPS))
-    if close := did_you_mean(column, sorted(every)):
-        return close
-    return "; no op writes it" + (f"; derived scores: {', '.join(others)}" if others else "")
 
 
 def json_schema() -> dict[str, Any]:
