@@ -57,7 +57,7 @@ class Decide(Barrier):
     nulls: Literal["drop", "keep"] = "drop"
     one_place_up_to: int = Field(5_000_000, ge=1)
 
-    summary: ClassVar[str] = "drop rows by thresholds, or keep the best of each source"
+    summary: ClassVar[str] = "drop rows by thresholds, keep the best by scores"
     source: ClassVar[str] = (
         "longctx; profiles: Gopher, C4, FineWeb; budget by shares: LADM 2503.02502"
     )

@@ -65,7 +65,7 @@ class Export(Barrier):
     order_by: OrderBy | None = None
     shard_mb: float = Field(256, gt=0)
 
-    summary: ClassVar[str] = "write the documents that are left, with their scores"
+    summary: ClassVar[str] = "write what is left as documents, with scores"
     source: ClassVar[str] = "longctx"
     cost: ClassVar[str] = (
         "texts are read twice; with `order_by` they are stored once more and move once"
