@@ -91,7 +91,8 @@ def _cell(rho: float, itself: bool) -> Markup:
 def _rho(rho: float, digits: int = 2) -> str:
     """So many digits, a minus sign where it is below 0, and 1 only for what is 1."""
     size = min(abs(rho), 1 - 10.0**-digits) if abs(rho) < 1 - 1e-12 else 1.0
-    return f"{'−' if rho < 0 else ''}{size:.{digits}f}"
+    written = f"{size:.{digits}f}"
+    return f"−{written}" if rho < 0 and float(written) else written
 
 
 def _pairs(data: CorrelationData) -> Section:
