@@ -119,6 +119,8 @@ def test_server_killed_in_the_middle(
     del stored["manifest.json"], expected["manifest.json"]
     assert stored == expected
     assert b"<html" in store.cat_file(f"{RUN}/report.html")
+    here = Path(local.run_dir, "report", "01-score.heuristics.html")
+    assert store.cat_file(f"{RUN}/report/{here.name}") == here.read_bytes()
 
 
 def read_json(store: Any, name: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from longctx.engine.op import DROP_REASON
 from longctx.report.collect import write_report
 from longctx.report.html import POLICY
 from tests.report.example import HOSTILE
@@ -205,6 +206,25 @@ def test_cuts_show_their_own_scores_of_a_document_and_read_the_nearest_three(
     assert re.findall(r"kept ([\d.]+) p0-\d", read) == ["1.6", "1.7", "1.8"]
     assert "p0-4 kept low 1.9" in listed
     assert section(page(pages, "decide"), "Cut by longattn").count("kept -0.29") == 1
+
+
+def test_a_decision_that_dropped_nothing_still_shows_what_is_next_to_its_limits(
+    tmp_path: Path,
+) -> None:
+    none = pa.nulls(8, pa.string())
+    run = write_run(
+        tmp_path,
+        [
+            ("score.heuristics", lambda part: {"h_alpha": [i / 8 for i in range(8)]}),
+            ("decide", lambda part: {DROP_REASON: none}),
+        ],
+        settings={"decide": {"rules": {"h_alpha": {"max": 2}}}},
+    )
+    found = pages_of(run)["02-decide"]
+    said = section(found, "Next to the limits")
+    assert "h_alpha <= 2 within 0.875" in " ".join(said.split())
+    assert "No document of the sample is on the other side of it." in said
+    assert found.faults == []
 
 
 def test_several_blank_lines_are_one(tmp_path: Path) -> None:

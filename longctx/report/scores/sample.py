@@ -227,6 +227,9 @@ def _assembled(
     for number, stage in enumerate(stages):
         own = [t[stage["stage"]] for t in tables if stage["stage"] in t]
         if not own:
+            # Nothing of it is needed, but that it is there: a decision that dropped no row.
+            if stage["stage"] in schemas:
+                columns[stage["stage"]] = StageColumns()
             continue
         table = pa.concat_tables(own, promote_options="permissive")
         if DROP_REASON in table.column_names:
