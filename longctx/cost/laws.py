@@ -20,6 +20,7 @@ class Size(NamedTuple):
 
 
 LAWS: dict[str, Callable[[Size], float]] = {
+    "nothing": lambda s: 1.0,
     "documents": lambda s: s.docs,
     "text": lambda s: s.mb,
     "documents x log documents": lambda s: s.docs * log2(max(2, s.docs)),
@@ -70,6 +71,7 @@ _STEPS: dict[tuple[str, str], tuple[str, str]] = {
     ("pack", "spans"): ("text", "text"),
     ("pack", "windows"): ("text", "text"),
     ("export", "sizes"): ("text", "documents"),
+    ("export", "borders"): ("nothing", "nothing"),
     ("export", "rows"): ("text", "text"),
     ("export", "files"): ("text", "text"),
 }
@@ -85,6 +87,8 @@ def laws_of(op: str, step: str) -> tuple[str, str]:
 _HELD = {
     ("dedup.semantic", "centroids"): "sample",
     ("cluster.kmeans", "centroids"): "sample",
+    # 256 places for each file of 256 MB.
+    ("export", "borders"): "nothing",
 }
 
 

@@ -105,6 +105,7 @@ def test_json_is_short_and_whole() -> None:
 def test_laws_are_what_their_names_say() -> None:
     size = Size(docs=2**10, mb=7, clusters=2)
     assert {name: law(size) for name, law in LAWS.items()} == {
+        "nothing": 1,
         "documents": 2**10,
         "text": 7,
         "documents x log documents": 10 * 2**10,
