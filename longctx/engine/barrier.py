@@ -310,7 +310,9 @@ class BarrierContext:
     def _look(self, step: str, plan: Step) -> None:
         todo = pending(plan).todo
         if todo:
-            raise PendingWorkError(step, len(todo), len(plan.units))
+            # A barrier of one step is told as a map is: it has parts and no steps.
+            name = step if step or self.step_commits else "parts"
+            raise PendingWorkError(name, len(todo), len(plan.units))
 
     def _ref(self, step: str, result: StepResult) -> StepRef:
         return StepRef(self.setting.run_dir, tuple((c.unit, c.files) for c in result.commits))
