@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from longctx.engine.commit import FileRef, fingerprint
 from longctx.engine.op import DROP_REASON
+from longctx.engine.stored import packed, restored
 from longctx.errors import DamagedFileError
 from longctx.io import paths
 from longctx.io.parquet_files import parquet_file
@@ -123,7 +124,7 @@ class Part:
         for name, (file, columns) in files.items():
             size = file.metadata.row_group(group).num_rows
             with intact(paths.join(self.run_dir, name)):
-                read = file.read_row_group(group, columns=columns, use_threads=False)
+                read = restored(file.read_row_group(group, columns=columns, use_threads=False))
             if table is None:
                 table = read
             else:
@@ -242,10 +243,11 @@ class Corpus:
 def parquet_groups(tables: list[pa.Table], schema: pa.Schema | None = None) -> bytes:
     """Parquet bytes with one row group per table; the same bytes for the same tables."""
     buffer = io.BytesIO()
-    schema = schema or tables[0].schema
+    schema = packed((schema or tables[0].schema).empty_table()).schema
+    tables = [packed(table) for table in tables]
     # Tokens, vectors and their bytes do not repeat: looking for a dictionary costs and finds none.
     # Texts do not either, and dictionary and bounds would hold each of them four more times.
-    texts = [f.name for f in schema if pa.types.is_large_string(f.type)]
+    texts = [f.name for f in schema if _is_large(f.type)]
     repeating = [f.name for f in schema if not (pa.types.is_nested(f.type) or _is_bytes(f.type))]
     bounded = [n for n in schema.names if n not in texts] if texts else True
     with pq.ParquetWriter(
@@ -259,6 +261,10 @@ def parquet_groups(tables: list[pa.Table], schema: pa.Schema | None = None) -> b
         for table in tables:
             writer.write_table(table, row_group_size=max(1, table.num_rows))
     return buffer.getvalue()
+
+
+def _is_large(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_large_string(kind) or pa.types.is_large_binary(kind))
 
 
 def _is_bytes(kind: pa.DataType) -> bool:

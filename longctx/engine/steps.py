@@ -25,6 +25,7 @@ from longctx.engine.corpus import (
 )
 from longctx.engine.mapwork import write_quarantine
 from longctx.engine.op import DROP_REASON, Setting
+from longctx.engine.stored import restored
 from longctx.engine.summary import Stats as Stats
 from longctx.engine.units import Sink, Unit, Work, execute
 from longctx.io import paths
@@ -70,7 +71,7 @@ def read_table(run_dir: str, ref: FileRef, columns: list[str] | None = None) -> 
     """One committed Parquet file as a table."""
     file = open_parquet(run_dir, ref)
     with intact(paths.join(run_dir, ref.name)):
-        return file.read(columns=columns, use_threads=False)
+        return restored(file.read(columns=columns, use_threads=False))
 
 
 Prepare = Callable[[pa.Table, Setting], pa.Table]

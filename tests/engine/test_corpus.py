@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from longctx.engine.commit import FileRef
 from longctx.engine.corpus import ROW, Corpus, Sidecar, parquet_groups, scatter
 from longctx.engine.op import DROP_REASON
+from longctx.engine.stored import restored
 from tests.engine.parts import GROUPS, ROWS, beside, corpus, documents, put, reasons
 
 steady = settings(derandomize=True, deadline=None)
@@ -231,7 +232,7 @@ class TestScatter:
         ref = put(str(tmp_path), "x.parquet", spread, (3, 3))
         file = pq.ParquetFile(tmp_path / ref.name)
         assert file.num_row_groups == 2
-        assert file.read().column("x").to_pylist() == spread.column("x").to_pylist()
+        assert restored(file.read()).column("x").to_pylist() == spread.column("x").to_pylist()
 
 
 @steady

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from longctx.engine.corpus import ROW, Corpus, Sidecar
 from longctx.engine.mapwork import MapWork, guarded, with_reasons, write_quarantine
 from longctx.engine.op import DROP_REASON, Map, Model, RowsFailedError, Setting
+from longctx.engine.stored import restored
 from longctx.engine.summary import Stats
 from longctx.engine.units import Sink
 from longctx.errors import RunError
@@ -84,7 +85,7 @@ def test_sidecar_has_the_rows_and_row_groups_of_the_documents(tmp_path: Path) ->
     file = sidecar(found, sink)
     assert [file.metadata.row_group(i).num_rows for i in range(3)] == list(GROUPS)
     sizes = [len(f"text of d{i}") for i in range(ROWS)]
-    table = file.read()
+    table = restored(file.read())
     assert table.column("n_tokens").to_pylist() == sizes
     assert table.column("tokens").to_pylist() == [[n] * 3 for n in sizes]
     assert table.column("vector").type == VECTOR
