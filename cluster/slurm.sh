@@ -29,6 +29,7 @@ done
 
 # What the engine relies on (longctx/engine/cluster.py says why). srun hands the environment on.
 export PATH
+export ARROW_DEFAULT_MEMORY_POOL=system
 export RAY_num_workers_soft_limit=8
 export RAY_idle_worker_killing_time_threshold_ms=60000
 export RAY_grpc_client_keepalive_time_ms=5000

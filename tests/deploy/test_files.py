@@ -78,7 +78,7 @@ def test_only_what_the_image_needs_reaches_the_builder():
 @pytest.mark.parametrize("file", ["Dockerfile", "slurm.sh"])
 def test_nodes_start_with_the_settings_of_the_engine(file):
     text = (CLUSTER / file).read_text()
-    assert dict(re.findall(r"\b(RAY_[a-z]\w*)=(\d+)", text)) == NODE_SETTINGS
+    assert dict(re.findall(r"\b(RAY_[a-z]\w*|ARROW_\w+)=(\w+)", text)) == NODE_SETTINGS
 
 
 def test_ray_up_has_the_form_that_ray_wants():
