@@ -1,6 +1,6 @@
 """The passes that score with a language model, each against the model's bare forward pass.
 
-    python -m jobs.bench.score [--passes likelihood] [--documents 3] [--tokens 2048] [--write]
+    python -m jobs.bench.score [--passes likelihood] [--documents 2] [--tokens 2048] [--write]
 
 A pass is what the stage does with a batch: tokenising, windows, padding, softmax, aggregates and
 Arrow; without Ray, reading and writing, which are nothing beside a model. While it runs, the ids of
@@ -122,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Passes of language models against bare forwards.")
     parser.add_argument("--passes", default=",".join(PASSES), help=f"which of {', '.join(PASSES)}")
     parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--documents", type=int, default=3)
+    parser.add_argument("--documents", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=2048, help="read of each document")
     parser.add_argument("--corpus", type=Path, default=CORPUS, help="folder of Parquet files")
     parser.add_argument("--json", action="store_true", help="figures as JSON")
