@@ -14,7 +14,8 @@ noisy chunk decide, so `pl_lds_log` is the same sum with differences of ln P. A 
 number of pairs: compare `pl_lds_per_pair`. α = β = 1 as in the code; the paper's are not known.
 
 Cost: 128 tokens of forward pass a chunk and 256 a pair, at most 160 k for a document of any
-length. Lost: repeated patterns score high (chat logs), books low. No BOS is fed.
+length; memory about 2 kB for each pair of the documents that are read together. Lost: repeated
+patterns score high (chat logs), books low. No BOS is fed.
 
 Not to be taken for the data recipe ProLong of Gao et al. (arXiv 2410.02660).
 """

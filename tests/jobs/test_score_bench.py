@@ -53,8 +53,8 @@ def test_documents_are_long_english_and_of_many_sources(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", score.PASSES)
 def test_a_pass_is_measured(name: str, tmp_path: Path) -> None:
     folder = str(tiny_model(tmp_path, max_position_embeddings=128))
-    row = score.measure(name, folder, "float32", [["the river " * 20], ["sea " * 50]], 100)
-    assert (row.documents, row.document_tokens) == (2, 200)
-    assert row.fed > 200
+    row = score.measure(name, folder, "float32", [["the river " * 20], ["sea " * 50]], 96)
+    assert (row.documents, row.document_tokens) == (2, 192)
+    assert row.fed >= 192
     assert row.flop > 0
     assert row.of_bare > 0

@@ -1,5 +1,7 @@
 """ProLong LDS by hand, on planted copies, and the draw of chunks and pairs."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -27,6 +29,33 @@ def test_by_hand() -> None:
     w /= w.sum()
     certain = 1 + float((w * np.log(w)).sum()) / np.log(2)
     assert found["pl_lds_log"] == pytest.approx(1.0 + certain, abs=1e-7)
+
+
+def plainly(alone: list[float], joint: dict[tuple[int, int], float], scale: float) -> float:
+    """The sum as it is published, pair by pair."""
+    total = 0.0
+    for i in range(len(alone)):
+        gains = {j: alone[i] - q for (k, j), q in joint.items() if k == i}
+        m = len(gains)
+        weights = {j: math.exp(g - max(gains.values())) for j, g in gains.items()}
+        shares = [w / sum(weights.values()) for w in weights.values()]
+        entropy = -sum(p * math.log(p) for p in shares if p > 0)
+        certain = 1.0 if m < 2 else min(1.0, max(0.0, (math.log(m) - entropy) / math.log(m)))
+        for j, gain in gains.items():
+            if gain / alone[i] > 0.1:
+                total += (gain / alone[i] + min(1.0, (i - j) / scale)) * certain
+    return total
+
+
+@given(st.integers(2, 9), st.integers(0, 999))
+@settings(deadline=None, max_examples=60)
+def test_sum_is_that_of_the_published_loops(k: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    found = draw(k * 10, rng, chunk=10, max_pairs=int(rng.integers(1, 20)))
+    alone, joint = np.exp(rng.normal(1, 1, k)), np.exp(rng.normal(0.5, 1.5, len(found.pairs)))
+    by_pair = {(i, j): q for (i, j), q in zip(found.pairs.tolist(), joint.tolist(), strict=True)}
+    terms = lds(alone, joint, found.pairs, found.chunks, scale=5)
+    assert terms.sum() == pytest.approx(plainly(alone.tolist(), by_pair, 5))
 
 
 def test_distance_is_that_of_the_document_or_of_the_sample() -> None:
