@@ -12,6 +12,7 @@ from longctx.report.gain_words import (
     gain_caveats,
     gain_verdict,
     label,
+    places,
     shown,
 )
 from longctx.report.html import document
@@ -67,8 +68,9 @@ def _upper(sentence: str) -> str:
 
 
 def _groups(gain: Gain) -> list[str]:
-    """The places that any run has tokens of."""
-    return [g for g in PLACES if any(line.groups[g].tokens for line in gain.lines)]
+    """All far tokens, and by place where there is more than one."""
+    found = places(gain)
+    return ["all", *(found if len(found) > 1 else [])]
 
 
 def _figure(gain: Gain, measure: str) -> Markup:

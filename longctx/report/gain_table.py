@@ -16,6 +16,7 @@ from longctx.report.gain_words import (
     gain_caveats,
     gain_verdict,
     label,
+    places,
     shown,
 )
 from longctx.report.grids import legend, listed
@@ -26,9 +27,9 @@ _LABEL = 200
 def gain_view(gain: Gain) -> RenderableType:
     """Everything that the terminal shows of a gain."""
     parts: list[RenderableType] = [_table(gain), Text(), legend(list(MEASURES.values())), Text()]
-    if any(line.groups["same"].tokens < line.groups["all"].tokens for line in gain.lines):
-        places = [PLACES[name] for name in ("same", "other", "both")]
-        parts += [_split(gain), Text(), legend(places), Text()]
+    if len(places(gain)) > 1:
+        terms = [PLACES[name] for name in places(gain)]
+        parts += [_split(gain), Text(), legend(terms), Text()]
     if len(gain.lines) > 1:
         clear = f"* differs from {label(gain.lines[0])}: the interval of the difference excludes 0"
         parts += [Text(clear, style="dim"), Text()]
@@ -81,7 +82,7 @@ def _split(gain: Gain) -> Table:
     table = _empty("Where far context lies", names)
     for line in gain.lines:
         table.add_row(Text(one_line(line.name, _LABEL)))
-        for group in ("same", "other", "both"):
+        for group in places(gain):
             table.add_row(
                 Text(f"  {PLACES[group][0]}"),
                 Text(percent(line.groups[group].share)),

@@ -67,9 +67,11 @@ def _number(measure: str, value: float, *, signed: bool) -> str:
     if measure == "key_share":
         number = f"{100 * value:.2f}"
     else:
-        number = f"{value:.4f}" if abs(value) < 1 else decimal(value)
+        # A bound that is next to 0 must not look as if it were 0.
+        digits = 6 if abs(value) < 0.00005 else 4
+        number = f"{value:.{digits}f}" if abs(value) < 1 else decimal(value)
     if not number.strip("-0."):
-        return number.removeprefix("-")
+        return "0.00" if measure == "key_share" else "0.0000"
     return f"+{number}" if signed and value > 0 else number
 
 
@@ -84,7 +86,7 @@ def gain_verdict(gain: Gain) -> list[str]:
     found = [_first(gain, first)]
     if others:
         found.append(f"Against {label(first)} the gain is {_differences(others, 'all')}.")
-    if others and gain.of == "windows" and _split(gain):
+    if others and gain.of == "windows" and len(places(gain)) > 1:
         other, same = (_differences(others, group) for group in ("other", "same"))
         found += [
             f"Where far context lies in other documents, which is what an order decides, it is "
@@ -94,9 +96,10 @@ def gain_verdict(gain: Gain) -> list[str]:
     return found
 
 
-def _split(gain: Gain) -> bool:
-    """Whether far context lies anywhere but in the same document."""
-    return any(line.groups["same"].tokens < line.groups["all"].tokens for line in gain.lines)
+def places(gain: Gain) -> list[str]:
+    """The places of far context that any run has tokens of."""
+    named = [name for name in PLACES if name != "all"]
+    return [g for g in named if any(line.groups[g].tokens for line in gain.lines)]
 
 
 def _first(gain: Gain, line: GainLine) -> str:

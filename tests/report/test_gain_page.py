@@ -57,6 +57,10 @@ def test_borders_are_about_beginnings_of_documents() -> None:
     first, everywhere = gain_verdict(gain)
     assert first.startswith("At the beginnings of documents inside windows of a, context farther")
     assert "clearly higher in b (+0.0100" in everywhere
+    only = {"all": 1.0, "same": 0.0, "other": 1.0, "both": 0.0}
+    gain = gain_of(gain_line("a", shares=only), of="borders")
+    assert "Where far context lies" not in printed(gain)
+    assert "0.0100 other documents" not in Page(render_gain(gain)).text
 
 
 def test_documents_have_no_other_documents() -> None:
@@ -113,7 +117,8 @@ def test_and_only_there(words: str) -> None:
 
 def test_numbers() -> None:
     assert shown("dnll", None) == "n/a"
-    assert shown("dnll", -0.00001) == shown("dnll", 0.00001, signed=True) == "0.0000"
+    assert shown("dnll", -1e-9) == shown("dnll", 1e-9, signed=True) == "0.0000"
+    assert shown("dnll", -0.00001) == "-0.000010"
     assert shown("longfilter", 0.0123, signed=True) == "+0.0123"
     assert shown("dnll", 3.456) == "3.46"
     assert shown("key_share", 0.0031) == "0.31 %"
