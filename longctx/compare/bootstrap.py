@@ -8,11 +8,11 @@ a unit that two runs share weighs the same in both: their difference is a paired
 share, and an unpaired one else.
 
 Figures are ratios of sums (tokens weigh alike, a unit by the tokens it has). Intervals are
-percentiles, and too short where a few units carry the mean: simulated with units of log-normal gain,
-those of one run hold the truth in 90 of 100 cases with 32 units of moderate skew (sigma .8), in 78
-where it is heavy (1.5; 83 with 100 units). Those of a difference, which decide what is called clear,
-do in 92 to 94 in all of these. From fewer than five units there is none: resamples of so few say
-more certainty than there is.
+percentiles, and too short where a few units carry the mean. Simulated with units of log-normal
+gain, those of one run hold the truth in 90 of 100 cases with 32 units of moderate skew (sigma .8),
+in 78 where it is heavy (1.5; 83 with 100 units). Those of a difference, which decide what is called
+clear, do in 92 to 94 in all of these. From fewer than five units there is none: resamples of so few
+say more certainty than there is.
 
 O(resamples x units), 8 bytes each.
 """
