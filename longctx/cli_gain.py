@@ -5,9 +5,8 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from longctx.arguments import positive, show
+from longctx.arguments import natural, one_of, positive, show
 from longctx.errors import RecipeError
-from longctx.registry import did_you_mean
 
 if TYPE_CHECKING:
     from longctx.report.compare_gain import Asked
@@ -35,7 +34,7 @@ def gain_arguments(parser: argparse.ArgumentParser) -> None:
     )
     gain.add_argument(
         "--gain-of",
-        type=_one_of(*_OF),
+        type=one_of(*_OF),
         metavar="WHAT",
         help='"windows" (default); "borders": where a document begins inside a window, for orders; '
         '"documents": those of run folders that are left after the last stage, for filters '
@@ -65,10 +64,13 @@ def gain_arguments(parser: argparse.ArgumentParser) -> None:
         help="the short context that this is held against: N to 2N - 1 tokens (default 256)",
     )
     gain.add_argument(
-        "--dtype", type=_one_of(*_DTYPES), metavar="TYPE", help="bfloat16 (default) or float32"
+        "--dtype", type=one_of(*_DTYPES), metavar="TYPE", help="bfloat16 (default) or float32"
     )
     gain.add_argument(
-        "--seed", type=_seed, metavar="N", help="which windows are drawn, and intervals (default 0)"
+        "--seed",
+        type=natural,
+        metavar="N",
+        help="which windows are drawn, and intervals (default 0)",
     )
     gain.add_argument(
         "--threads",
@@ -117,21 +119,3 @@ def compare_documents(
     if arguments.json:
         written.append((arguments.json, json.dumps(found.as_dict(), indent=1) + "\n"))
     return written
-
-
-def _one_of(*names: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if text not in names:
-            known = f"{', '.join(names[:-1])} or {names[-1]}"
-            raise argparse.ArgumentTypeError(
-                f"expected {known}, got '{text}'{did_you_mean(text, names)}"
-            )
-        return text
-
-    return read
-
-
-def _seed(text: str) -> int:
-    if not text.isdigit() or int(text) >= 2**64:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got '{text}'")
-    return int(text)

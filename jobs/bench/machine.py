@@ -6,7 +6,17 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-LIBRARIES = ("numpy", "numba", "scipy", "pyarrow", "ray", "datasketch", "faiss-cpu", "torch")
+LIBRARIES = (
+    "numpy",
+    "numba",
+    "scipy",
+    "pyarrow",
+    "ray",
+    "datasketch",
+    "faiss-cpu",
+    "torch",
+    "lightgbm",
+)
 
 
 def describe(libraries: Iterable[str] = LIBRARIES) -> dict[str, str]:

@@ -232,7 +232,10 @@ def better(models: Sequence[Model]) -> Model:
 
 def overall_fitter(model: Model) -> Callable[[F64, F64], Callable[[F64], F64]]:
     """Fit all targets again on resampled runs: X, Y [n, targets] to the weighted sum."""
-    fits = fitters(model.kind, model.runs.Y)
+    fits = [
+        fitter(part.delta, *_QUICK) if isinstance(part, Law) else again
+        for part, again in zip(model.parts, fitters(model.kind, model.runs.Y), strict=True)
+    ]
 
     def fit(X: F64, Y: F64) -> Callable[[F64], F64]:
         each = [one(X, Y[:, j]) for j, one in enumerate(fits)]
