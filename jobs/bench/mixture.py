@@ -1,6 +1,6 @@
 """Mixtures from proxy runs: our figures beside the published ones on RegMix's runs, and speed.
 
-    python -m jobs.bench.mixture [--draws 1000000] [--write]
+    python -m jobs.bench.mixture [--quick] [--write]
 
 Every target with both regressors on models of three sizes (trees with the notebook's early
 stopping on the 1M rows, which is a leak, for parity alone), beside rules that need no model; the
@@ -62,19 +62,14 @@ class Figure(NamedTuple):
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Mixtures from proxy runs, beside published ones.")
     parser.add_argument("--data", type=Path, default=DATA, help="folder with RegMix's tables")
-    parser.add_argument(
-        "--draws",
-        type=int,
-        default=1_000_000,
-        help="fewer than 1,000,000 leave the large search out",
-    )
+    parser.add_argument("--quick", action="store_true", help="without searches of a million draws")
     parser.add_argument("--write", action="store_true", help="write them to docs/benchmarks.md")
     args = parser.parse_args(argv)
     data = load(args.data)
     if data is None:
         print(f"RegMix's tables are not under {args.data}", file=sys.stderr)
         return 1
-    text, figures = measure(data, args.draws)
+    text, figures = measure(data, quick=args.quick)
     print(text)
     if args.write:
         write_section("Mixtures from proxy runs", text)
@@ -84,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     return int(any(one.off for one in figures))
 
 
-def measure(data: RegMix, draws: int) -> tuple[str, list[Figure]]:
+def measure(data: RegMix, *, quick: bool) -> tuple[str, list[Figure]]:
     """All tables as Markdown, and the figures that have an expected value."""
     targets = range(len(data.fit.targets))
     trees, tree_time = _timed(lambda: [_parity_tree(data, j) for j in targets])
@@ -93,7 +88,7 @@ def measure(data: RegMix, draws: int) -> tuple[str, list[Figure]]:
     )
     figures, ranked = _ranked(data, trees, laws)
     of_mean, mean_rows = _mean_loss(data, laws)
-    of_search, search_rows, per_second = _searched(data, trees, draws)
+    of_search, search_rows, per_second = _searched(data, trees, quick)
     of_optimum, optimum_rows, milliseconds = _optimum(data, laws)
     noise, noise_time = _timed(refusals)
     k = len(trees)
@@ -225,7 +220,7 @@ def _mean_loss(data: RegMix, laws: list[Law]) -> tuple[list[Figure], list[list[s
 
 
 def _searched(
-    data: RegMix, trees: list[Tree], draws: int
+    data: RegMix, trees: list[Tree], quick: bool
 ) -> tuple[list[Figure], list[list[str]], float]:
     tree = trees[data.target("pile_cc")]
     drawn = np.random.RandomState(42).dirichlet(data.prior, 100_000)
@@ -235,7 +230,7 @@ def _searched(
         for name, share in SEARCH.items()
     ]
     rows = [[f"{f.name} (notebook)", f"{f.ours:.9f}", f"{f.expected:.9f}"] for f in figures]
-    if draws < 1_000_000:
+    if quick:
         return figures, rows, 100_000 / seconds
     own = data.own("pile_cc")
     stream = np.random.RandomState(42)
