@@ -161,9 +161,15 @@ def join(mixtures: Mixtures, losses: Losses, targets: Sequence[str] = ()) -> Run
 def same_sources(runs: Runs, other: Mixtures) -> Mixtures:
     """`other` with its columns in the order of `runs`. Raises RecipeError where they differ."""
     if set(other.sources) != set(runs.sources):
-        odd = sorted(set(other.sources) ^ set(runs.sources))
+        lacks = sorted(set(runs.sources) - set(other.sources))
+        odd = sorted(set(other.sources) - set(runs.sources))
         raise RecipeError(
-            f"its sources are not those of the fit: '{odd[0]}' is in one table only",
+            "its sources are not those of the fit: "
+            + "; ".join(
+                f"{word} '{names[0]}'"
+                for word, names in (("it lacks", lacks), ("only it has", odd))
+                if names
+            ),
             where=other.name,
             remedy="give tables with the same sources",
         )
