@@ -19,10 +19,11 @@ def read_runs(
     """Mixtures joined with their losses."""
     from longctx.mixture.tables import join, read_losses, read_mixtures
 
+    trained = read_mixtures(_bytes(mixtures), mixtures)
     measured = read_losses(
         _bytes(losses), losses, model_size=arguments.model_size, tokens=arguments.tokens
     )
-    return join(read_mixtures(_bytes(mixtures), mixtures), measured, targets)
+    return join(trained, measured, targets)
 
 
 def read_tests(arguments: argparse.Namespace, runs: "Runs") -> "list[tuple[str, Runs]]":

@@ -92,9 +92,9 @@ class Model:
     def refused(self) -> list[str]:
         """Why no optimum of it should be used, one sentence per target that is refused."""
         return [
-            f"{target}: {REFUSALS[code]}"
+            f"{target}: {' and '.join(REFUSALS[code] for code in status.refused)}"
             for target, status in self.status.items()
-            for code in status.refused
+            if status.refused
         ]
 
     def assessment(self) -> dict[str, Any]:

@@ -235,7 +235,11 @@ def _verdict(found: Recommendation) -> list[str]:
     if found.at_hi or found.at_lo:
         said.append(
             "A bound holds these back, so better mixtures may lie beyond it: "
-            + ", ".join(one_line(s, 30) for s in (*found.at_hi, *found.at_lo))
+            + ", ".join(
+                f"{one_line(source, 30)} ({word})"
+                for word, held in (("most", found.at_hi), ("least", found.at_lo))
+                for source in held
+            )
         )
     if found.lam and min(one.predicted for one in found.plain) < found.predicted:
         said.append(
