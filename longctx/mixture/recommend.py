@@ -156,7 +156,7 @@ def recommend(
         )
         shares, objective, method = solved.shares, solved.objective, solved.method
     else:
-        tell(f"searching {draws:,} mixtures, up to a minute for 1,000,000 with trees and target")
+        tell(f"searching {draws:,} mixtures; trees take half a minute per million and target")
         sampler = Sampler(
             checked_prior(np.maximum(prior, AT_BOUND)), caps=bounds.hi, least=bounds.lo
         )

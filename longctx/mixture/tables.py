@@ -155,7 +155,8 @@ def join(mixtures: Mixtures, losses: Losses, targets: Sequence[str] = ()) -> Run
     ids = tuple(one for one, kept in zip(mixtures.ids, whole, strict=True) if kept)
     missing = tuple(one for one, kept in zip(mixtures.ids, whole, strict=True) if not kept)
     X = mixtures.shares[whole]
-    return Runs(ids, mixtures.sources, chosen, X, Y[whole], missing, _notes(ids, X))
+    notes = (*_noise(losses.sd[:, at]), *_repeated(ids, X))
+    return Runs(ids, mixtures.sources, chosen, X, Y[whole], missing, notes)
 
 
 def same_sources(runs: Runs, other: Mixtures) -> Mixtures:
@@ -377,7 +378,19 @@ def _target(losses: Losses, name: str) -> int:
     return losses.targets.index(name)
 
 
-def _notes(ids: Sequence[str], X: F64) -> tuple[str, ...]:
+def _noise(sd: F64) -> tuple[str, ...]:
+    """What several seeds of the same mixture say about differences that mean nothing."""
+    known = sd[np.isfinite(sd)]
+    if not len(known):
+        return ()
+    floor = float(np.sqrt((known**2).mean()))
+    return (
+        f"other seeds of the same mixture change its loss by {floor:.4f} (standard deviation): "
+        f"losses closer than {2 * floor:.4f} are ties",
+    )
+
+
+def _repeated(ids: Sequence[str], X: F64) -> tuple[str, ...]:
     _, first, at = np.unique(X, axis=0, return_index=True, return_inverse=True)
     first_of = first[at.reshape(-1)]
     twin = [i for i in range(len(ids)) if first_of[i] != i]

@@ -243,8 +243,8 @@ def _verdict(found: Recommendation) -> list[str]:
         )
     if found.lam and min(one.predicted for one in found.plain) < found.predicted:
         said.append(
-            "A lower loss is predicted for another mixture, but far from the prior: a smaller "
-            "--lambda goes further."
+            "A lower loss is predicted for another mixture, which is farther from the prior "
+            "(--lambda is its price) or beyond a bound."
         )
     if found.bounds_kind == "simplex":
         said.append("Bounds are those of the corpus alone: shares may lie where no run has been.")

@@ -53,6 +53,7 @@ def test_seeds_are_averaged_and_missing_runs_listed() -> None:
     assert np.isnan(losses.sd[1, 0])
     runs = join(read_mixtures(MIXTURES, "m.csv"), losses)
     assert (runs.ids, runs.missing) == (("a", "b"), ("c",))
+    assert "losses closer than 0.2828 are ties" in runs.notes[0]
 
 
 def test_parquet_is_read_like_csv_and_places_are_rows() -> None:
