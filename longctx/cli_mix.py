@@ -27,14 +27,11 @@ if TYPE_CHECKING:
     from longctx.mixture.predictor import Model
     from longctx.mixture.tables import Runs
 
-_EPILOG = """the way through:
-  longctx mix sample --available runs/base --runs 40 --out mixtures.csv
-  (train a small model on each, write down its losses)
-  longctx mix fit --mixtures mixtures.csv --losses losses.csv --out model.json
-  longctx mix optimise --model model.json --available runs/base \\
-    --budget-tokens 2e10 --out weights.json
-
-docs/mixture.md walks it with an example
+_EPILOG = """the way through (docs/mixture.md):
+  longctx mix sample --available runs/base --out m.csv     mixtures to try
+  (train a small model on each, write down its losses)     not done here
+  longctx mix fit --mixtures m.csv --losses l.csv --out model.json  what it says
+  longctx mix optimise --model model.json --out weights.json        what to use
 """
 
 

@@ -120,13 +120,21 @@ def fit_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="other runs to score on, with --test-losses (both may be repeated)",
+        help="other runs to score on (may be repeated)",
     )
-    parser.add_argument("--test-losses", action="append", default=[], metavar="FILE")
+    parser.add_argument(
+        "--test-losses",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="losses of --test-mixtures, in the same order",
+    )
     parser.add_argument(
         "--model-size", type=amount, metavar="N", help="of a run table that holds several"
     )
-    parser.add_argument("--tokens", type=amount, metavar="N", help="likewise")
+    parser.add_argument(
+        "--tokens", type=amount, metavar="N", help="of a run table with several lengths"
+    )
     parser.add_argument(
         "--delta",
         type=amount,
