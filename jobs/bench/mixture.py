@@ -20,6 +20,7 @@ import numpy as np
 
 from jobs.bench.mixture_published import (
     DATA,
+    FIXED_ROUNDS_PILE_CC,
     HUBER,
     LAW_DELTA,
     LAWS,
@@ -28,6 +29,7 @@ from jobs.bench.mixture_published import (
     OPTIMUM,
     OPTIMUM_SHARES,
     OWN_SHARE,
+    REGRET_OF_MEAN_LOSS,
     SCALES,
     SEARCH,
     SEARCH_MILLION,
@@ -205,7 +207,17 @@ def _mean_loss(data: RegMix, laws: list[Law]) -> tuple[list[Figure], list[list[s
         "trees": lambda shares: np.mean([tree(shares) for tree in trees], axis=0),
         "plane": fit_ols(X, Y.mean(axis=1)),
     }
-    figures, rows = [], []
+    j = data.target("pile_cc")
+    figures = [
+        Figure(f"trees of 1,000 rounds of pile_cc at {s}", a, b, _tree_tolerance())
+        for s, a, b in zip(SCALES, _rho(data, j, trees[j]), FIXED_ROUNDS_PILE_CC, strict=True)
+    ]
+    figures += [
+        Figure(f"regret of {kind}", score(models[kind](t.X), t.Y.mean(axis=1)).regret or 0, b, 1e-4)
+        for kind, b in REGRET_OF_MEAN_LOSS.items()
+        for t in (data.tests["1m"],)
+    ]
+    rows = []
     for kind, model in models.items():
         found = {s: score(model(t.X), t.Y.mean(axis=1)) for s, t in data.tests.items()}
         rho = [100 * (found[s].spearman or float("nan")) for s in SCALES]

@@ -78,6 +78,8 @@ HUBER = {
     "hackernews": 3.42607e-3,
     "uspto_backgrounds": 3.24344e-3,
 }
+# Trees with 1,000 rounds, no early stopping.
+FIXED_ROUNDS_PILE_CC = (99.04, 98.60, 96.17)
 OLS_PILE_CC = (90.21, 89.33, 87.66)
 OWN_SHARE = {
     "pile_cc": (81.70, 81.38, 98.08),
@@ -90,6 +92,7 @@ MEAN_LOSS = {
     "trees": (99.19, 95.83, 73.63),
     "plane": (62.58, 55.94, 35.77),
 }
+REGRET_OF_MEAN_LOSS = {"trees": 0.0, "plane": 0.7086}  # at 1m
 SEARCH = {"pile_cc": 0.890924344, "ubuntu_irc": 0.0614285142}
 SEARCH_MILLION = 0.848
 OPTIMUM = {"loss": 4.56222, "objective": 4.57328, "prior": 4.64616, "uniform": 4.60273}
