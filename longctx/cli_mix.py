@@ -57,9 +57,10 @@ def mix(arguments: argparse.Namespace) -> int:
 def _sample(arguments: argparse.Namespace) -> int:
     import numpy as np
 
+    from longctx.mixture.amounts import aligned
     from longctx.mixture.optimise import caps_from
     from longctx.mixture.regmix import sample_mixtures
-    from longctx.mixture.tables import aligned, mixtures_csv
+    from longctx.mixture.tables import mixtures_csv
     from longctx.report.mix_tables import sample_view
 
     available = read_available(arguments)
@@ -166,11 +167,11 @@ def _figures(models: "list[Model]", chosen: "Model") -> dict[str, Any]:
 
 
 def _optimise(arguments: argparse.Namespace) -> int:
+    from longctx.mixture.amounts import aligned
     from longctx.mixture.one_thread import one_thread
     from longctx.mixture.optimise import caps_from, share_bounds
     from longctx.mixture.predictor import model_from
     from longctx.mixture.recommend import recommend
-    from longctx.mixture.tables import aligned
     from longctx.report.mix_tables import optimise_view
 
     model = model_from(read_json(arguments.model), arguments.model)
@@ -219,7 +220,7 @@ def _prior(
     arguments: argparse.Namespace, model: "Model", tokens: "F64 | None"
 ) -> "tuple[F64, str]":
     """Shares to stay near, and what they are called."""
-    from longctx.mixture.tables import aligned
+    from longctx.mixture.amounts import aligned
 
     if table := read_prior(arguments):
         shares, name = aligned(table, model.sources, arguments.prior), "prior"

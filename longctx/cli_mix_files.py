@@ -66,7 +66,7 @@ def target_weights(given: list[tuple[str, float]], runs: "Runs") -> "F64 | None"
 
 def read_available(arguments: argparse.Namespace) -> dict[str, float] | None:
     """Tokens of each source, from a table or a run folder; None where neither was given."""
-    from longctx.mixture.tables import amounts_of_run, read_amounts
+    from longctx.mixture.amounts import amounts_of_run, read_amounts
 
     place = arguments.available
     if not place:
@@ -79,7 +79,7 @@ def read_available(arguments: argparse.Namespace) -> dict[str, float] | None:
 
 def read_prior(arguments: argparse.Namespace) -> dict[str, float] | None:
     """Shares of each source from --prior; None where it was not given."""
-    from longctx.mixture.tables import read_amounts
+    from longctx.mixture.amounts import read_amounts
 
     if not arguments.prior:
         return None

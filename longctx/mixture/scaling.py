@@ -3,8 +3,8 @@
 From Data Mixing Laws (Ye and others, arXiv 2403.16952). Two sources: L = c + exp(k r + b) of the
 share r of the old one, which says how much of it continued training needs (`critical_share`).
 Steps and sizes: L = E + B (x / mean x)^-alpha with one alpha for all columns. The exponents are
-bounded, because free ones collapse towards 0 and promise losses that are too low; what such laws extrapolate
-ranks mixtures, it does not forecast their losses.
+bounded, because free ones collapse towards 0 and promise losses that are too low; what such laws
+extrapolate ranks mixtures, it does not forecast their losses.
 
 Cost: milliseconds.
 """

@@ -8,13 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from longctx.errors import RecipeError
+from longctx.mixture.amounts import aligned, amounts_of_run, read_amounts
 from longctx.mixture.tables import (
-    aligned,
-    amounts_of_run,
     enough_runs,
     join,
     mixtures_csv,
-    read_amounts,
     read_losses,
     read_mixtures,
     same_sources,
