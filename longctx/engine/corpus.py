@@ -240,27 +240,37 @@ class Corpus:
         ]
 
 
-def parquet_groups(tables: list[pa.Table], schema: pa.Schema | None = None) -> bytes:
-    """Parquet bytes with one row group per table; the same bytes for the same tables."""
-    buffer = io.BytesIO()
-    schema = packed((schema or tables[0].schema).empty_table()).schema
-    tables = [packed(table) for table in tables]
+def parquet_groups(
+    tables: list[pa.Table], schema: pa.Schema | None = None, *, plain: bool = False
+) -> memoryview:
+    """Parquet bytes with one row group per table; the same bytes for the same tables.
+
+    `plain` is for readers outside of the run folder: lists of ids stay lists, pages are of the
+    first version, which all of them know.
+    """
+    sink = pa.BufferOutputStream()
+    schema = schema or tables[0].schema
+    if not plain:
+        schema = packed(schema.empty_table()).schema
+        tables = [packed(table) for table in tables]
     # Tokens, vectors and their bytes do not repeat: looking for a dictionary costs and finds none.
     # Texts do not either, and dictionary and bounds would hold each of them four more times.
     texts = [f.name for f in schema if _is_large(f.type)]
     repeating = [f.name for f in schema if not (pa.types.is_nested(f.type) or _is_bytes(f.type))]
     bounded = [n for n in schema.names if n not in texts] if texts else True
     with pq.ParquetWriter(
-        buffer,
+        sink,
         schema,
         compression="zstd",
         write_page_checksum=True,
+        # The second version is written with one copy of a row less.
+        data_page_version="1.0" if plain else "2.0",
         use_dictionary=[n for n in repeating if n not in texts],
         write_statistics=bounded,
     ) as writer:
         for table in tables:
             writer.write_table(table, row_group_size=max(1, table.num_rows))
-    return buffer.getvalue()
+    return memoryview(sink.getvalue()).cast("B")
 
 
 def _is_large(kind: pa.DataType) -> bool:

@@ -64,6 +64,11 @@ class _Writer:
         self.row_bytes += size
         self.part_total += size
 
+    def close_full_part(self) -> None:
+        """Write the part if no row fits any more, so that a large one is gone before the next."""
+        if self.part_total > self.part_bytes:
+            self.close_part()
+
     def _close_group(self) -> None:
         if self.rows:
             columns = {n: [getattr(r, n) for r in self.rows] for n in DOCUMENTS.names}
@@ -109,6 +114,8 @@ class ReadWork:
                 by_source[item.source] += 1
                 characters += len(item.text)
                 rows += 1
+            del item
+            writer.close_full_part()
         writer.close_part()
         write_quarantine(sink, STAGE, group.name, bad)
         return {

@@ -30,7 +30,7 @@ class Meter:
 
     def read(self) -> dict[str, float | int]:
         """CPU seconds of all threads, highest resident bytes, and by how much it had grown."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIBIBYTE
+        peak = _peak()
         return {
             "cpu": round(_cpu() - self._cpu, 3),
             "peak": peak,
@@ -49,6 +49,20 @@ def _forget_peak() -> None:
             control.write("5")
     except OSError:
         return
+
+
+def _peak() -> int:
+    """Highest resident bytes since they were forgotten.
+
+    `ru_maxrss` begins with what the process had before it became this program: with the memory of
+    the one that started it.
+    """
+    try:
+        with open("/proc/self/status") as file:
+            found = next(line for line in file if line.startswith("VmHWM:"))
+        return int(found.split()[1]) * 1024
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIBIBYTE
 
 
 def _resident() -> int:

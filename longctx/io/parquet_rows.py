@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from longctx.io.parquet_files import parquet_file
-from longctx.io.records import UNREADABLE, Bad, Item, bad, rows_of
+from longctx.io.records import NOTHING, UNREADABLE, Bad, Content, Item, bad, released, rows_of
 from longctx.recipe import Input
 
 _BATCH_BYTES = 8 << 20
@@ -62,8 +62,9 @@ def _row_group(
                 place, number = f"{url}#row={start + done}", start + done
                 done += 1
                 shown = record[spec.text]
-                payload = shown if isinstance(shown, (str, bytes)) else b""
-                yield from rows_of(record, place, key, number, spec, payload)
+                content = Content.of(shown) if isinstance(shown, str | bytes) else NOTHING
+                del shown
+                yield from released(rows_of(record, place, key, number, spec, content))
     except (pa.ArrowException, ValueError, OSError) as error:
         detail = _unreadable(url, "stopped reading", error).detail
     if done < meta.num_rows:

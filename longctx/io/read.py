@@ -19,7 +19,18 @@ import zstandard
 from longctx.errors import RunError
 from longctx.io.parquet_rows import parquet_rows
 from longctx.io.paths import clear_errors, filesystem
-from longctx.io.records import Bad, Item, Note, Row, RowError, bad, decoded, rows_of
+from longctx.io.records import (
+    Bad,
+    Content,
+    Item,
+    Note,
+    Row,
+    RowError,
+    bad,
+    decoded,
+    released,
+    rows_of,
+)
 from longctx.recipe import Input
 
 __all__ = ["Bad", "Item", "Note", "Row", "format_of", "read"]
@@ -77,7 +88,9 @@ def _within_budget(items: Iterator[Item]) -> Iterator[Item]:
             if len(item.payload) > left:
                 item = replace(item, payload=b"", detail=f"{item.detail}; content not kept")
             left -= len(item.payload)
-        yield item
+        held = [item]
+        del item
+        yield held.pop()
 
 
 class _ZstdFrames(io.RawIOBase):
@@ -128,47 +141,56 @@ def unpacked(raw: BinaryIO, url: str) -> BinaryIO:
     return raw
 
 
-def _lines(raw: BinaryIO, url: str) -> Iterator[bytes | Bad]:
-    """Lines without their end; a stream that breaks off yields one Bad and ends."""
+def _lines(raw: BinaryIO, url: str) -> Iterator[list[bytes] | Bad]:
+    """Lines without their end; a stream that breaks off yields one Bad and ends.
+
+    Each comes in a list from which its reader takes it: what a suspended generator refers to, and
+    what `enumerate` handed out last, lives until the next line is there.
+    """
     number = 0
     try:
         for line in unpacked(raw, url):
             number += 1
-            line = line.rstrip(b"\r\n")  # the longer one must not wait for the next
-            yield line
+            held = [line.rstrip(b"\r\n")]
+            del line
+            yield held
     except BROKEN as error:
         detail = f"the compressed stream breaks off after line {number}: {error}"
         yield bad(f"{url}:{number + 1}", "broken_stream", detail)
 
 
 def _jsonl(raw: BinaryIO, url: str, key: str, spec: Input) -> Iterator[Item]:
-    for number, line in enumerate(_lines(raw, url), start=1):
-        if isinstance(line, Bad):
-            yield line
+    number = 0
+    for held in _lines(raw, url):
+        number += 1
+        if isinstance(held, Bad):
+            yield held
             return
-        if number == 1 and line.startswith(_BOM):
-            line = line[len(_BOM) :]
+        if number == 1 and held[0].startswith(_BOM):
+            held[0] = held[0][len(_BOM) :]
             yield Note("byte_order_mark")
-        if not line.strip():
+        if not held[0].strip():
             yield Note("blank_line")
             continue
-        yield from _json_row(line, f"{url}:{number}", key, number - 1, spec)
+        yield from released(_json_row(held, f"{url}:{number}", key, number - 1, spec))
 
 
-def _json_row(line: bytes, place: str, key: str, number: int, spec: Input) -> Iterator[Item]:
+def _json_row(held: list[bytes], place: str, key: str, number: int, spec: Input) -> list[Item]:
+    content = Content.of(held[0])
     try:
-        record = json.loads(decoded(line, spec))
+        line = decoded(held.pop(), spec)
+        record = json.loads(line)
+        del line
         if not isinstance(record, dict):
             kind = type(record).__name__
             raise RowError("broken_line", f"a row is a JSON object, got {kind}")
     except RowError as error:
-        yield bad(place, error.reason, error.detail, line)
+        return [bad(place, error.reason, error.detail, content)]
     except ValueError as error:
-        yield bad(place, "broken_line", f"not JSON: {error}", line)
+        return [bad(place, "broken_line", f"not JSON: {error}", content)]
     except RecursionError:
-        yield bad(place, "broken_line", "not JSON: nested too deeply", line)
-    else:
-        yield from rows_of(record, place, key, number, spec, line)
+        return [bad(place, "broken_line", "not JSON: nested too deeply", content)]
+    return rows_of(record, place, key, number, spec, content)
 
 
 def _text(raw: BinaryIO, url: str, key: str, spec: Input) -> Iterator[Item]:
@@ -181,4 +203,7 @@ def _text(raw: BinaryIO, url: str, key: str, spec: Input) -> Iterator[Item]:
         data = data[len(_BOM) :]
         yield Note("byte_order_mark")
     record: dict[str, Any] = {spec.id: key} if spec.id is not None else {}
-    yield from rows_of({**record, spec.text: data}, url, key, 0, spec, data)
+    record[spec.text] = data
+    content = Content.of(data)
+    del data
+    yield from released(rows_of(record, url, key, 0, spec, content))

@@ -54,6 +54,22 @@ class Note:
 Item = Row | Bad | Note
 
 
+@dataclass(frozen=True)
+class Content:
+    """What a record held: its beginning, as far as it is kept of bad ones, and its length."""
+
+    head: bytes | str
+    length: int
+
+    @classmethod
+    def of(cls, whole: bytes | str) -> "Content":
+        """The content of a record, which need not be kept for it."""
+        return cls(whole[:PAYLOAD_LIMIT], len(whole))
+
+
+NOTHING = Content(b"", 0)
+
+
 class RowError(Exception):
     """Why a record is no document; never leaves the readers."""
 
@@ -63,7 +79,6 @@ class RowError(Exception):
 
 def decoded(data: bytes, spec: Input) -> str:
     """Text in the input's encoding. Raises RowError where it is not."""
-    """Text in the input's encoding. Raises RowError where it is not."""
     try:
         return data.decode(spec.encoding)
     except UnicodeError as error:
@@ -72,23 +87,34 @@ def decoded(data: bytes, spec: Input) -> str:
 
 
 def rows_of(
-    record: dict[str, Any], place: str, key: str, number: int, spec: Input, payload: bytes | str
-) -> Iterator[Item]:
-    """Check one record's fields. The order of the checks decides the reason that is counted."""
+    record: dict[str, Any], place: str, key: str, number: int, spec: Input, content: Content
+) -> list[Item]:
+    """Check one record's fields. The order of the checks decides the reason that is counted.
+
+    The row, if it is one, is the last item.
+    """
     try:
         text = _text_of(record, spec)
         source = _source_of(record, spec)
         doc_id = _identity(record, key, number, spec, source)
         meta = _meta(record, spec.meta)
     except RowError as error:
-        yield bad(place, error.reason, error.detail, payload)
-        return
+        return [bad(place, error.reason, error.detail, content)]
+    found: list[Item] = []
     language, license_ = _optional(record, spec.language), _optional(record, spec.license)
     for name, value in ((spec.language, language), (spec.license, license_)):
         if value is None and name and record.get(name) not in (None, ""):
-            yield Note(f"no_string_in_{name}")
+            found.append(Note(f"no_string_in_{name}"))
     language = language or spec.constants.get("language")
-    yield Row(doc_id, text, source, language, license_ or spec.constants.get("license"), meta)
+    license_ = license_ or spec.constants.get("license")
+    return [*found, Row(doc_id, text, source, language, license_, meta)]
+
+
+def released(items: list[Item]) -> Iterator[Item]:
+    """The items one by one; none is kept here while it is used, for it may be a large document."""
+    items.reverse()
+    while items:
+        yield items.pop()
 
 
 def _text_of(record: dict[str, Any], spec: Input) -> str:
@@ -142,14 +168,14 @@ def _identity(record: dict[str, Any], key: str, number: int, spec: Input, source
     return text
 
 
-def bad(place: str, reason: str, detail: str, payload: bytes | str = b"", rows: int = 1) -> Bad:
+def bad(place: str, reason: str, detail: str, content: Content = NOTHING, rows: int = 1) -> Bad:
     """A Bad with the row's content, cut to the payload limit; the detail says what was cut."""
     detail = storable(detail, _DETAIL_LIMIT)
-    held = payload[:PAYLOAD_LIMIT]
-    kept = held.encode("utf-8", "replace")[:PAYLOAD_LIMIT] if isinstance(held, str) else held
-    if len(payload) > PAYLOAD_LIMIT:
-        unit = "characters" if isinstance(payload, str) else "bytes"
-        detail += f"; the first {len(kept):,} bytes of {len(payload):,} {unit} are kept"
+    head = content.head
+    kept = head.encode("utf-8", "replace")[:PAYLOAD_LIMIT] if isinstance(head, str) else head
+    if content.length > PAYLOAD_LIMIT:
+        unit = "characters" if isinstance(head, str) else "bytes"
+        detail += f"; the first {len(kept):,} bytes of {content.length:,} {unit} are kept"
     return Bad(place, reason, detail, kept, rows=rows)
 
 

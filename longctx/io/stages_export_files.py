@@ -66,7 +66,8 @@ def _write(
         return {"stats": {}}
     shape, shadowed = op.shape, Counter[str]()
     if op.format == "parquet":
-        data = parquet_groups([record_table(g, shape) for g in row_groups(rows)])
+        groups = [record_table(g, shape) for g in row_groups(rows)]
+        data: bytes | memoryview = parquet_groups(groups, plain=True)
         ending = "parquet"
     else:
         data = compressed(json_lines(rows, shape, shadowed), op.compression)

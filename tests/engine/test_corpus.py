@@ -261,6 +261,11 @@ class TestParquetGroups:
         again = [documents(5), documents(3)]
         assert parquet_groups(tables) == parquet_groups(again)
 
+    def test_a_plain_file_is_as_any_reader_expects(self) -> None:
+        table = pa.table({"ids": pa.array([[1], [2, 3]], pa.large_list(pa.int32()))})
+        data = parquet_groups([table], plain=True)
+        assert pq.read_table(pa.BufferReader(data)).equals(table)
+
     def test_nothing_is_a_file_with_a_schema(self) -> None:
         schema = pa.schema([(DROP_REASON, pa.string())])
         file = pq.ParquetFile(pa.BufferReader(parquet_groups([], schema)))

@@ -67,7 +67,7 @@ def test_waves_change_no_row(
 ) -> None:
     rows = make_rows()
     stages = [{"op": "dedup.exact"}, {"op": "dedup.minhash"}]
-    engine = {"part_mb": 0.1, "exchange_mb": 0.05}
+    engine = {"part_mb": 0.1, "exchange_mb": 0.02}
     whole = run_rows(tmp_path / "a", rows, stages)
     monkeypatch.setattr(exchange, "_BUCKETS_AT_ONCE", 1)
     monkeypatch.setattr(units, "AT_ONCE", 3)
