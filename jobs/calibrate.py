@@ -110,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for mb in args.sizes:
             runs.append(_text_runs(folder / f"text-{mb:g}", mb, args.corpus, found))
-        busy = _busy(*(r["costs"] for r in (runs[0], runs[-1])))
+        busy = _busy(runs[-1]["costs"])
         driver = _driver(folder / f"text-{args.sizes[-1]:g}", folder)
         for n in args.wide:
             _wide_runs(folder / f"wide-{n}", n, found)
@@ -305,21 +305,16 @@ def _context(folder: Path, corpus: Corpus, op: Op, n: int, workers: int) -> Barr
     )
 
 
-def _busy(small: list[dict[str, Any]], large: list[dict[str, Any]]) -> float:
-    """Share of the workers' time in which units ran, of what the larger run took longer.
+def _busy(costs: list[dict[str, Any]]) -> float:
+    """Share of the workers' time in which units ran, in the step over parts that took longest.
 
-    Of the larger run alone, which is less, where noise made the smaller one as long.
+    Short steps say little: starting them takes a second whatever the corpus.
     """
     from longctx.engine.cluster import cluster_total
 
-    (few, short), (many, long) = (
-        [sum(c[name] for c in costs if "wall" in c) for name in ("seconds", "wall")]
-        for costs in (small, large)
-    )
-    worked, waited = (many - few, long - short)
-    if worked <= 0 or waited <= 0:
-        worked, waited = many, long
-    return float(min(1.0, worked / (cluster_total("CPU") * waited)))
+    over_parts = (c for c in costs if c["place"] == "part" and c.get("wall"))
+    longest = max(over_parts, key=lambda c: c["wall"])
+    return float(min(1.0, longest["seconds"] / (cluster_total("CPU") * longest["wall"])))
 
 
 class _Nothing:
