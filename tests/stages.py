@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from longctx import run
 from longctx.engine import commit
 from longctx.engine.manifest import RunRecord, StageRecord
+from longctx.engine.stored import restored
 
 Row = dict[str, Any]
 
@@ -37,7 +38,7 @@ class Finished:
         for part, done in sorted(commit.load(str(folder)).items()):
             ids = pq.read_table(run_dir / "documents" / f"{part}.parquet", columns=["doc_id"])
             own = next(f.name for f in done.files if f.name.endswith(f"{part}.parquet"))
-            columns = pq.read_table(run_dir / own).to_pylist()
+            columns = restored(pq.read_table(run_dir / own)).to_pylist()
             found += [{**i, **c} for i, c in zip(ids.to_pylist(), columns, strict=True)]
         return found
 

@@ -80,7 +80,7 @@ class DedupContainment(Barrier):
     profile: Profile = "text"
     profiles: dict[str, Profile] = Field(default_factory=dict)
 
-    summary: ClassVar[str] = "remove documents that a longer one contains, chunk by chunk"
+    summary: ClassVar[str] = "remove documents that a longer one contains"
     source: ClassVar[str] = "containment from samples: Broder 1997; chunks and the rule are ours"
     cost: ClassVar[str] = (
         "samples as fast as dedup.minhash's signatures; exchange of 16 / one_in bytes a word, and "

@@ -47,7 +47,7 @@ class ScoreLADM(ScoringModel):
     step_j: int = Field(4, ge=1)
     step_i: int = Field(4, ge=1)
 
-    summary: ClassVar[str] = "how unevenly spans attend to far spans, over all layers"
+    summary: ClassVar[str] = "how unevenly spans attend to far spans"
     source: ClassVar[str] = "LADM 2503.02502"
     cost: ClassVar[str] = "one forward pass over whole windows, and a few per cent for the weights"
     writes: ClassVar[tuple[str, ...]] = tuple(_ALL.names)

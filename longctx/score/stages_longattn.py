@@ -53,7 +53,7 @@ class ScoreLongAttn(ScoringModel):
     keep_exact: bool = True
     rope_theta: float | None = Field(None, gt=1)
 
-    summary: ClassVar[str] = "how far back the attention of a model's first layer goes"
+    summary: ClassVar[str] = "how far back a first layer's attention goes"
     source: ClassVar[str] = "LongAttn 2502.16860"
     cost: ClassVar[str] = (
         "window x heads x dim multiply-adds a token: 2,200 tokens/s per core with smollm2 at 32k"

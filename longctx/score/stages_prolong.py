@@ -43,7 +43,7 @@ class ScoreProlong(ScoringModel):
     threshold: float = Field(0.1, ge=0, lt=1)
     index: Literal["true", "sampled"] = "true"
 
-    summary: ClassVar[str] = "how much far chunks of a document lower each other's perplexity"
+    summary: ClassVar[str] = "how much far chunks help to predict each other"
     source: ClassVar[str] = "ProLong LDS (Chen et al.) 2405.17915"
     cost: ClassVar[str] = (
         "128 tokens of forward pass a chunk, 256 a pair: up to 160,000 a document of any length"

@@ -72,8 +72,13 @@ class Node:
 class Cluster:
     """A head and workers with one CPU each; a context manager that leaves no process."""
 
-    def __init__(self, hosts: Sequence[Host], env: dict[str, str] | None = None) -> None:
-        self.hosts = list(hosts)
+    def __init__(
+        self,
+        hosts: Sequence[Host],
+        env: dict[str, str] | None = None,
+        object_store: int = OBJECT_STORE_BYTES,
+    ) -> None:
+        self.hosts, self._object_store = list(hosts), object_store
         # Paths of Unix sockets are short: pytest's own folders are too deep.
         self._folder = Path(tempfile.mkdtemp(prefix="lc"))
         self._env = {
@@ -90,6 +95,10 @@ class Cluster:
         self._started = 0
         self._port = 0
         self.nodes: list[Node] = []
+
+    def logs(self) -> list[Path]:
+        """What the nodes' processes said, as far as they live."""
+        return sorted(self._folder.glob("*/session_latest/logs/*"))
 
     @property
     def environment(self) -> dict[str, str]:
@@ -148,7 +157,7 @@ class Cluster:
         folder.mkdir()
         self._started += 1
         options = [f"--temp-dir={folder}", f"--node-ip-address={host.address}", "--num-cpus=1"]
-        options += [f"--object-store-memory={OBJECT_STORE_BYTES}", "--include-log-monitor=false"]
+        options += [f"--object-store-memory={self._object_store}", "--include-log-monitor=false"]
         options += [f"--dashboard-agent-listen-port={ports[0]}", "--disable-usage-stats"]
         if self.nodes:
             options += [f"--address={self._address}"]
@@ -186,7 +195,8 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def local_cluster(count: int = 3) -> Iterator[Cluster]:
+def local_cluster(count: int = 3, object_store: int = OBJECT_STORE_BYTES) -> Iterator[Cluster]:
     """A cluster on loopback addresses of this machine."""
-    with Cluster([Host(f"127.0.0.{number + 2}") for number in range(count)]) as cluster:
+    hosts = [Host(f"127.0.0.{number + 2}") for number in range(count)]
+    with Cluster(hosts, object_store=object_store) as cluster:
         yield cluster
