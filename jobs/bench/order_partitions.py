@@ -21,13 +21,14 @@ import numpy as np
 from jobs.bench.datasets import flat, hier
 from jobs.bench.report import table, write_section
 from longctx.cluster.cells import ITERATIONS, PER_CELL
+from longctx.cluster.division import dealt, partition_of
 from longctx.cluster.kmeans import assign, train, training_sample
 from longctx.cluster.knn import search
 from longctx.cluster.similarity import F32, I32, I64
 from longctx.ids import doc_keys, priorities
 from longctx.order.cluster_path import path_through
 from longctx.order.metrics import adjacency, coherence
-from longctx.order.partitions import dealt, group_cells, join_partitions, partition_of
+from longctx.order.partitions import group_cells, join_partitions
 from longctx.order.stages_division import cells_for
 
 MAKE = {"flat": flat, "hier": hier}

@@ -27,28 +27,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from longctx.cluster.similarity import F32, I32, I64, pair_similarities
-from longctx.ids import U64, mix64
+from longctx.cluster.division import Grouping
+from longctx.cluster.similarity import F32, I64, pair_similarities
+from longctx.ids import mix64
 from longctx.order.cluster_path import orient_paths, path_through
 from longctx.order.clusters import balanced_groups
 
 Figures = dict[str, Any]
 
 
-class Grouping(NamedTuple):
-    """Which partitions the documents of each cell go to.
-
-    `first` int32[c] the first of them and `shares` int32[c] to how many in a row they are dealt (1
-    but for a cell that is too large); `partitions` in all, numbered in the order of the tours.
-    """
-
-    first: I32
-    shares: I32
-    partitions: int
-
-
 def group_cells(centroids: F32, counts: I64, limit: int, seed: int) -> Grouping:
-    """Cells to partitions of at most `limit` documents.
+    """Cells to partitions of at most `limit` documents, numbered in the order of the tours.
 
     `centroids` float32[c, d], unit norm; `counts` int64[c] documents in each.
     """
@@ -67,22 +56,6 @@ def group_cells(centroids: F32, counts: I64, limit: int, seed: int) -> Grouping:
         shares[members[group]] = -(-held // limit) if held > limit else 1
         count += int(shares[members[group][0]])
     return Grouping(first, shares, count)
-
-
-def partition_of(home: I32, priority: U64, grouping: Grouping) -> I32:
-    """The partition of each document, int32[n], from its cell and its priority."""
-    share = _share(priority, grouping.shares[home])
-    return (grouping.first[home] + share).astype(np.int32)
-
-
-def dealt(priority: U64, shares: int) -> I32:
-    """Documents that nothing tells apart, dealt to `shares` places by hash; int32[n]."""
-    return _share(priority, np.full(len(priority), shares)).astype(np.int32)
-
-
-def _share(priority: U64, shares: npt.NDArray[Any]) -> I64:
-    high = mix64(priority) >> np.uint64(32)
-    return ((high * shares.astype(np.uint64)) >> np.uint64(32)).astype(np.int64)
 
 
 class Joints(NamedTuple):

@@ -1,8 +1,7 @@
 """Dividing documents into partitions of similar ones, on the engine: the first half of an order.
 
-A sample is drawn by hash and cells are trained on it in one place; every part assigns its
-documents to cells; the cells are counted, grouped into partitions (`partitions.py`), and every part
-says which of its documents go where. `stages_partitions.py` arranges them, and says what each
+Cells are found (`cluster/stages_cells.py`) and grouped into partitions (`partitions.py`), and every
+part says which of its documents go where. `stages_partitions.py` arranges them, and says what each
 process holds.
 """
 
@@ -14,23 +13,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from longctx.cluster.stages_cells import Cells, find_cells
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.corpus import Part
 from longctx.engine.op import Setting
-from longctx.engine.rows import ADDRESS, addressed, as_binary, from_binary, usable, vectors
-from longctx.engine.sampling import bound_step, numbers_of, sampled
+from longctx.engine.rows import ADDRESS, addressed, as_binary, vectors
 from longctx.engine.steps import Stats, StepRef, read_table
 from longctx.ids import priorities
 from longctx.order.stages_semantic import OPTIONAL
 
 if TYPE_CHECKING:
-    from longctx.order.partitions import Grouping
+    from longctx.cluster.division import Grouping
 
 _CELLS_PER_PARTITION = 32
 _FEWEST_CELLS = 4
 _CELLS = 16_384  # trained in a quarter of an hour; only more than 4,096 partitions take more
-_PER_CELL = 32
-_COUNTED_FILES = 256
 PARTITION = "partition"
 POINTS = pa.schema([*ADDRESS, *OPTIONAL, (PARTITION, pa.int32()), ("vector", pa.large_binary())])
 
@@ -40,33 +37,16 @@ def divide(context: BarrierContext, limit: int, fields: set[str]) -> tuple[StepR
 
     A partition holds at most about `limit` documents; none of the op's `fields` decides anything.
     """
-    n = context.rows
-    cells = cells_for(n, limit)
-    size = bound_step(context, _PER_CELL * cells, cells, limit, ignore=fields)
-    sample = context.per_part(
-        "sample",
-        partial(sampled, size, None),
-        ["doc_id", "embedding"],
-        inputs=[size],
-        ignore=fields,
-    )
-    rule = partial(_centroids, size, sample)
-    centroids = context.single("centroids", rule, [size, sample], ignore=fields)
-    homes = context.per_part(
-        "homes", partial(_homes, centroids), ["embedding"], inputs=[centroids], ignore=fields
-    )
-    parts = len(homes.units)
-    ranges = [(at, min(at + _COUNTED_FILES, parts)) for at in range(0, parts, _COUNTED_FILES)]
-    counts = context.spread("counts", partial(_counts, homes), ranges, [homes], ignore=fields)
-    known = [size, sample, centroids, counts]
-    group = partial(_partitions, size, sample, centroids, counts)
+    cells = find_cells(context, cells_for(context.rows, limit), limit, ignore=fields)
+    known = [cells.size, cells.sample, cells.centroids, cells.counts]
+    group = partial(_partitions, cells)
     partitions = context.single("partitions", group, known, ignore=fields)
     small = [c for c in OPTIONAL.names if context.corpus.has(c)]
     points = context.per_part(
         "points",
-        partial(_points, homes, partitions),
+        partial(_points, cells.homes, partitions),
         ["doc_id", "embedding", *small],
-        inputs=[homes, partitions],
+        inputs=[cells.homes, partitions],
         ignore=fields,
     )
     return partitions, points
@@ -79,67 +59,18 @@ def cells_for(n: int, limit: int) -> int:
     return min(n, _CELLS_PER_PARTITION * partitions, most)
 
 
-def _sampled(sample: StepRef) -> np.ndarray:
-    """Vectors of the sample, float32[m, d], in the order of a random order of all documents."""
-    return from_binary(sample.read().sort_by("priority").column("vector"), np.float32)
-
-
-def _centroids(size: StepRef, sample: StepRef, setting: Setting) -> dict[str, Any]:
-    from longctx.cluster.cells import ITERATIONS
-    from longctx.cluster.kmeans import train
-
-    matrix = _sampled(sample)
-    _, _, wanted, _ = numbers_of(size)
-    cells = min(wanted, len(matrix))
-    centroids = train(matrix, cells, ITERATIONS, setting.seed) if cells else matrix
-    return {"centroids.parquet": pa.table({"vector": as_binary(centroids)})}
-
-
-def _homes(centroids: StepRef, part: Part, setting: Setting) -> pa.Table:
-    """The cell of each living document of a part; null without a vector."""
-    from longctx.cluster.kmeans import assign
-
-    centers = from_binary(centroids.read().column("vector"), np.float32)
-    found = []
-    for table in part.groups(["embedding"]):
-        matrix = vectors(table.column("embedding"))
-        placed = usable(matrix) & (len(centers) > 0)
-        home = np.zeros(len(matrix), dtype=np.int32)
-        if placed.any():
-            home[placed], _ = assign(matrix[placed], centers)
-        found.append(pa.table({"home": pa.array(home, mask=~placed)}))
-    return pa.concat_tables(found)
-
-
-def _counts(homes: StepRef, files: tuple[int, int], setting: Setting) -> pa.Table:
-    """Documents by cell in some of the parts; those without a vector under null."""
-    found = [read_table(homes.run_dir, ref) for ref in homes.files[slice(*files)]]
-    counted = pa.concat_tables(found).group_by("home").aggregate([([], "count_all")])
-    return counted.sort_by("home")
-
-
-def _partitions(
-    size: StepRef, sample: StepRef, centroids: StepRef, counts: StepRef, setting: Setting
-) -> dict[str, Any]:
+def _partitions(cells: Cells, setting: Setting) -> dict[str, Any]:
     """Which partitions the documents of each cell go to, and what a random order is worth."""
     from longctx.order.metrics import adjacency
     from longctx.order.partitions import group_cells
     from longctx.order.tours import histogram
 
-    *_, limit = numbers_of(size)
-    centers = from_binary(centroids.read().column("vector"), np.float32)
-    by_cell = counts.read()
-    has = by_cell.column("home").is_valid()
-    held, lonely = by_cell.filter(has), by_cell.filter(pc.invert(has))
-    number = np.bincount(
-        held.column("home").to_numpy(),
-        weights=held.column("count_all").to_numpy(),
-        minlength=len(centers),
-    ).astype(np.int64)
-    without = int(pc.sum(lonely.column("count_all")).as_py() or 0)
+    *_, limit = cells.numbers()
+    centers = cells.centers()
+    number, without = cells.counted(len(centers))
     grouping = group_cells(centers, number, limit, setting.seed)
     table = pa.table({"first": grouping.first, "shares": grouping.shares})
-    matrix = _sampled(sample)
+    matrix = cells.sampled()
     random = np.arange(len(matrix), dtype=np.int64)
     figures = {
         "count": grouping.partitions + -(-without // limit),
@@ -155,7 +86,7 @@ def _partitions(
 
 def grouping_of(partitions: StepRef) -> tuple["Grouping", dict[str, Any]]:
     """Which partitions the cells go to, and the figures of the division."""
-    from longctx.order.partitions import Grouping
+    from longctx.cluster.division import Grouping
 
     table, said = (read_table(partitions.run_dir, ref) for ref in partitions.files)
     figures = json.loads(said.column("figures")[0].as_py())
@@ -165,7 +96,7 @@ def grouping_of(partitions: StepRef) -> tuple["Grouping", dict[str, Any]]:
 
 def _points(homes: StepRef, partitions: StepRef, part: Part, setting: Setting) -> pa.Table:
     """All that a partition must know of the documents of a part, with the partition of each."""
-    from longctx.order.partitions import dealt, partition_of
+    from longctx.cluster.division import dealt, partition_of
 
     grouping, figures = grouping_of(partitions)
     home = read_table(homes.run_dir, homes.files[part.index]).column("home")

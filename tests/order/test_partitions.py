@@ -9,18 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.bench.datasets import hier
+from longctx.cluster.division import dealt, partition_of
 from longctx.cluster.kmeans import assign, train
 from longctx.cluster.similarity import pair_similarities
 from longctx.ids import mix64
 from longctx.order.metrics import adjacency, best_earlier, coherence
 from longctx.order.partitions import (
     Place,
-    dealt,
     group_cells,
     in_place,
     join_partitions,
     merged_figures,
-    partition_of,
 )
 from longctx.order.stages_division import cells_for
 from tests.order.conftest import at_degrees
