@@ -1,0 +1,1 @@
+"""One client for every call of a language model: cached, retried, limited, counted."""
