@@ -121,13 +121,17 @@ class Generator(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What one successful attempt brought. Without `usage` the stack estimates it."""
+    """What one successful attempt brought.
+
+    Without `usage` the stack estimates it; `latency_s` is filled in by the stack.
+    """
 
     text: str
     finish_reason: Literal["stop", "length", "content_filter"] = "stop"
     usage: Usage | None = None
     model_reported: str | None = None
     prefill: str | None = None
+    latency_s: float = 0.0
 
 
 Event = Literal[
@@ -151,7 +155,8 @@ Event = Literal[
 class AttemptError(Exception):
     """One attempt failed. What follows from the event is the table of `classify.RULES`.
 
-    `retry_after` is the header as it came; `usage` what the server says it has charged.
+    `retry_after` is the header as it came; `usage` what the server says it has charged. The stack
+    fills in `latency_s`, and `stale`: a complaint of overload that was answered before it came.
     """
 
     def __init__(
@@ -167,6 +172,8 @@ class AttemptError(Exception):
         self.event: Event = event
         self.message, self.status = message, status
         self.retry_after, self.usage = retry_after, usage
+        self.latency_s = 0.0
+        self.stale = False
 
 
 class Backend(Protocol):
