@@ -42,6 +42,15 @@ def logical_key(req: GenRequest, model_id: str) -> str:
     return _digest(_text(fields))
 
 
+def key_pair(req: GenRequest, model_id: str) -> tuple[str, str]:
+    """Canonical and logical key, with the messages written as JSON once. Raises BadRequestError."""
+    fields = _fields(req, model_id)
+    limit = fields.pop("max_tokens")
+    # In ascending order of names the limit stands between `extra` and everything else.
+    extra, rest = _text({"extra": fields.pop("extra")})[:-1], _text(fields)[1:]
+    return _digest(f'{extra},"max_tokens":{limit},{rest}'), _digest(f"{extra},{rest}")
+
+
 def _fields(req: GenRequest, model_id: str) -> dict[str, Any]:
     try:
         return {
