@@ -75,6 +75,9 @@ WINDOWS = pa.schema(
     ]
 )
 
+# Which pass over the order a window belongs to; only in windows of recipes with a mixture.
+PASS = pa.field("pass", pa.int32(), nullable=False)
+
 
 def embedding_type(dim: int) -> pa.DataType:
     """Type of an embedding column: a fixed-size list of `dim` float32 values, unit norm."""

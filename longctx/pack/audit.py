@@ -122,6 +122,17 @@ def assert_conserved(sums: Mapping[str, Any]) -> None:
         )
 
 
+def assert_copies(asked: int, tokens_in: int) -> None:
+    """Raise RunError unless the tokens that came to the passes are those of all copies."""
+    if tokens_in != asked:
+        raise RunError(
+            f"the documents of all passes have {asked} framed tokens, but {tokens_in} were packed "
+            "or dropped",
+            where="pack",
+            remedy="this is a defect of the packing; keep the run folder and report it",
+        )
+
+
 def finish(sums: Mapping[str, Any]) -> dict[str, Any]:
     """Figures from merged sums: only those whose sums are there.
 
@@ -151,7 +162,7 @@ def finish(sums: Mapping[str, Any]) -> dict[str, Any]:
     return figures
 
 
-_COUNTS = ("separators_dropped", "documents_dropped", "empty_documents")
+_COUNTS = ("separators_dropped", "documents_dropped", "empty_documents", "windows_by_pass")
 
 
 def _window_figures(sums: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,32 +35,42 @@ def stretches(lengths: I64, tokens: int) -> I64:
 
 
 def deal(
-    lengths: I64, windows: Sequence[int], shares: Sequence[float], seed: int, tokens: int
+    lengths: I64,
+    windows: Sequence[int],
+    shares: Sequence[float],
+    seed: int,
+    tokens: int,
+    *,
+    fixed: I64 | None = None,
 ) -> I64:
     """Index into `windows` of each document, int64[n].
 
     `lengths` int64[n] are framed lengths in tour order, `windows` the window lengths, `shares` of
-    tokens, sum 1; `tokens` in a stretch. Equal deficits are decided by the seed.
+    tokens, sum 1; `tokens` in a stretch. Equal deficits are decided by the seed. Documents whose
+    window is `fixed` (int64[n], -1: it is not) have their tokens before all others.
     """
     share = np.asarray(shares, dtype=np.float64)
     budget = share * int(lengths.sum())
     longest = int(np.argmax(windows))
     tie = mix64(np.arange(len(windows), dtype=np.uint64) ^ np.uint64(seed))
-    given, seen = np.zeros(len(windows)), 0
-    target = np.zeros(len(lengths), dtype=np.int64)
-    number = stretches(lengths, tokens)
+    target = np.full(len(lengths), -1) if fixed is None else fixed.copy()
+    has, free = np.flatnonzero(target >= 0), np.flatnonzero(target < 0)
+    given, seen = np.zeros(len(windows)), int(lengths[has].sum())
+    np.add.at(given, target[has], lengths[has])
+    number = stretches(lengths[free], tokens)
     borders = np.flatnonzero(np.diff(number, prepend=-1, append=-1))
     for first, stop in pairwise(borders.tolist()):
-        sizes = lengths[first:stop]
+        rows = free[first:stop]
+        sizes = lengths[rows]
         seen += int(sizes.sum())
         deficit = share * seen - given
         chosen = int(np.lexsort((tie, -deficit))[0])
-        target[first:stop] = chosen
+        target[rows] = chosen
         given[chosen] += sizes.sum()
         if chosen != longest:
             for i in np.flatnonzero(sizes > windows[chosen]):
                 if given[longest] + sizes[i] <= budget[longest]:
-                    target[first + i] = longest
+                    target[rows[i]] = longest
                     given[longest] += sizes[i]
                     given[chosen] -= sizes[i]
     return target

@@ -22,7 +22,8 @@ from longctx.io.parquet_windows import check_ids, parquet_bytes
 from longctx.io.window_files import Target
 from longctx.pack import audit, formats, verify
 from longctx.pack.frame import I32, I64, Placement
-from longctx.pack.similarity import similarity
+from longctx.pack.passes import assert_copies_apart
+from longctx.pack.similarity import similarity, window_borders
 from longctx.pack.windows import FramedDocuments, assemble
 
 
@@ -46,7 +47,10 @@ class Fill:
         similar = None
         if matrix is not None:
             similar = similarity(replace(placement, document=_first_span(rows)), matrix)
-        table = assemble(placement, documents, length=self.length, similarities=similar)
+        passes = _passes(rows, placement)
+        table = assemble(
+            placement, documents, length=self.length, similarities=similar, passes=passes
+        )
         target = target_of(self.setting, self.length)
         check_ids(table, target.vocab_size)
         sink.write(f"{self.output}/part-{number}.parquet", parquet_bytes(table), table.num_rows)
@@ -90,6 +94,15 @@ def _documents(rows: pa.Table) -> tuple[Placement, FramedDocuments]:
         origin=rows.column("origin").to_numpy(),
     )
     return placement, documents
+
+
+def _passes(rows: pa.Table, placement: Placement) -> I32 | None:
+    """The pass of each window; None where no mixture copies documents."""
+    if "pass" not in rows.column_names:
+        return None
+    found = rows.column("pass").to_numpy()
+    assert_copies_apart(placement, found)
+    return found[window_borders(placement.window)[:-1]]
 
 
 def _tokens(spans: pa.Array) -> tuple[I32, I64]:
@@ -210,7 +223,10 @@ def _verify(setting: Setting, commits: Iterable[Commit], target: Target) -> None
     verify.verify(shards, formats.chosen(setting.formats), target, setting.seed, read)
 
 
-_PLAN_SUMS = ("documents", "segments", "split_docs", "split_short", "span_tokens")
+_PLAN_SUMS = (
+    *("documents", "segments", "split_docs", "split_short", "span_tokens"),
+    "windows_by_pass",
+)
 
 
 def plan_sums(plan: dict[str, Any]) -> dict[str, Any]:

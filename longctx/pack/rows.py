@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from longctx.errors import RunError
 from longctx.pack.frame import I32, I64, SentenceEnds
+from longctx.pack.stream import MIXTURE
 from longctx.pack.windows import flatten_lists
 from longctx.schema import SPANS_TYPE
 
@@ -24,7 +25,8 @@ def stream_rows(documents: pa.Table, where: str) -> pa.Table:
 
     `documents` has `doc_id`, `doc_key`, `tour_id`, `rank`, `n_tokens` and, where an order wrote
     them, `spans`. The result has `document` (row of `documents`, int64), `doc_key`, `tour_id`,
-    `rank`, `origin` and `size` (text tokens from `origin` on, int64) and `is_span`.
+    `rank`, `origin` and `size` (text tokens from `origin` on, int64) and `is_span`, and the columns
+    of a mixture that the documents have.
 
     Raises RunError, `where` naming the stage, for a document without a place, a place taken twice,
     and a span that is not inside its document.
@@ -58,6 +60,11 @@ def stream_rows(documents: pa.Table, where: str) -> pa.Table:
             "origin": np.concatenate([np.zeros(len(own), np.int64), start]),
             "size": np.concatenate([text[own], end - start]),
             "is_span": np.arange(len(document)) >= len(own),
+            **{
+                name: documents[name].take(pa.array(document))
+                for name in MIXTURE
+                if name in documents.column_names
+            },
         }
     )
     return in_tour_order(documents, rows, where)

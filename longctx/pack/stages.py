@@ -22,6 +22,7 @@ from longctx.engine.steps import StepRef
 from longctx.pack.stages_blocks import cut_and_count, plan_blocks, plan_stats
 from longctx.pack.stages_plan import Frame, make_plan, sentences
 from longctx.pack.stages_spans import SPANS, cut_spans, to_shard, to_shard_by_key
+from longctx.pack.stream import COPIES, MIXTURE
 
 _SHARD_TOKENS = 2**24
 _Tokens = Annotated[int, Field(ge=1, le=2**24)]
@@ -172,7 +173,8 @@ class Pack(Barrier):
         frame = framing(self, context.setting)
         plan = self._plan(context, frame)
         if self._in_blocks(context):
-            rule, columns = partial(cut_and_count, frame, plan), [*columns, "n_tokens"]
+            copies = [COPIES] if context.corpus.has(COPIES) else []
+            rule, columns = partial(cut_and_count, frame, plan), [*columns, "n_tokens", *copies]
         else:
             rule = partial(cut_spans, frame, plan)
         spans = context.per_part(
@@ -202,7 +204,7 @@ class Pack(Barrier):
             )
         wanted = ["spans"] + ["embedding"] * self.compares()
         columns = ["doc_id", "tour_id", "rank", "n_tokens", "source", "license"]
-        columns += [c for c in wanted if context.corpus.has(c)]
+        columns += [c for c in (*wanted, *MIXTURE) if context.corpus.has(c)]
         if self._in_blocks(context):
             return plan_blocks(self, context, frame, columns, cuts)
         rule = partial(make_plan, self, frame, context.parts(), columns, cuts)

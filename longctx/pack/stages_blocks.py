@@ -29,17 +29,17 @@ from longctx.engine.rows import PART, addressed, as_binary, from_binary, vectors
 from longctx.engine.sampling import bound_of, bound_step, numbers_of
 from longctx.engine.steps import BUCKET, Stats, StepRef, read_table
 from longctx.ids import priorities
+from longctx.pack.stages_passes import planned
 from longctx.pack.stages_plan import (
-    IN_PART,
     Frame,
-    Stream,
     account,
     add_shares,
-    planned,
+    in_part_order,
     shards,
     warnings,
 )
-from longctx.pack.stages_spans import cut_spans
+from longctx.pack.stages_spans import PASS, cut_spans
+from longctx.pack.stream import COPIES, MIXTURE, Stream
 
 if TYPE_CHECKING:
     from longctx.pack.stages import Pack
@@ -88,6 +88,7 @@ def plan_blocks(
     `columns` are what to read of every part; `cuts` is empty or the step of sentence ends.
     """
     where = ["doc_id", *(c for c in columns if c in ("tour_id", "rank", "n_tokens", "spans"))]
+    mixture = [c for c in MIXTURE if c in columns]
     ignore = set(type(op).model_fields) - {"op"}
     blocks = -(-context.rows // op.one_place_up_to)
     size = bound_step(context, _SAMPLED * blocks, blocks, ignore=ignore)
@@ -97,8 +98,8 @@ def plan_blocks(
     borders = context.single("borders", rule, [size, places], ignore=ignore)
     stream = context.per_part(
         "stream",
-        partial(_stream, len(frame[0]), where, "embedding" in columns, cuts, borders),
-        [*where, *(["embedding"] if "embedding" in columns else [])],
+        partial(_stream, len(frame[0]), [*where, *mixture], "embedding" in columns, cuts, borders),
+        [*where, *mixture, *(["embedding"] if "embedding" in columns else [])],
         inputs=[borders, *cuts],
         ignore=ignore - _STREAMED,
     )
@@ -106,7 +107,7 @@ def plan_blocks(
         "blocks",
         [(stream, _to_block)],
         partial(_plan_block, op, frame),
-        _STREAM,
+        _with_mixture(_STREAM, mixture),
         buckets=blocks,
     )
     held = context.step_stats["blocks"].get("windows", {})
@@ -114,14 +115,20 @@ def plan_blocks(
         "plan",
         [(packed, partial(_to_part, held, blocks))],
         _of_part,
-        _PLACED,
+        _PLACED.append(PASS) if COPIES in mixture else _PLACED,
         buckets=max(1, len(context.corpus)),
     )
 
 
+def _with_mixture(schema: pa.Schema, names: list[str]) -> pa.Schema:
+    """The schema of the stream with the columns of a mixture that there are."""
+    return pa.schema([*schema, *(pa.field(n, pa.int32()) for n in names)])
+
+
 def cut_and_count(frame: Frame, plan: StepRef, part: Part, setting: Setting) -> pa.Table:
     """`cut_spans` of a part, with the account of its documents."""
-    documents = part.table(["source", "license", "n_tokens"])
+    copies = [c for c in (COPIES,) if c in part.columns()]
+    documents = part.table(["source", "license", "n_tokens", *copies])
     placed = read_table(plan.run_dir, plan.files[part.index], [ROW])
     inside = np.isin(documents.column(ROW).to_numpy(), placed.column(ROW).to_numpy())
     return Stats.attach(cut_spans(frame, plan, part, setting), account(documents, inside))
@@ -220,18 +227,19 @@ def _stream(
     if compares:
         matrix = vectors(part.table(["embedding"]).column("embedding"))
         vector = as_binary(matrix[at.to_numpy()]).cast(pa.large_binary())
+    schema = _with_mixture(_STREAM, [c for c in MIXTURE if c in columns])
     return (
         pa.table(
             {
                 "block": block,
                 **{name: documents.column(name).take(at) for name in (PART, ROW, "doc_id")},
-                **{name: rows.column(name) for name in _STREAM.names if name in rows.column_names},
+                **{name: rows.column(name) for name in schema.names if name in rows.column_names},
                 "ends": ends,
                 "vector": vector,
             }
         )
-        .select(_STREAM.names)
-        .cast(_STREAM)
+        .select(schema.names)
+        .cast(schema)
     )
 
 
@@ -246,7 +254,8 @@ def _plan_block(op: "Pack", frame: Frame, table: pa.Table, setting: Setting) -> 
     prefix, separator = (len(ids) for ids in frame)
     documents = table.combine_chunks()
     stream = _ordered(documents, prefix, separator, setting)
-    packed = planned(op, stream, documents, separator, setting.seed, block=True)
+    where = setting.stage
+    packed = planned(op, stream, documents, separator, setting.seed, where, block=True)
     placed = pa.concat_tables([p.table for p in packed.values()]).drop_columns(["document"])
     if "key" not in placed.column_names:
         placed = placed.append_column("key", pa.nulls(len(placed), pa.uint64()))
@@ -269,10 +278,13 @@ def _plan_block(op: "Pack", frame: Frame, table: pa.Table, setting: Setting) -> 
 def _ordered(documents: pa.Table, prefix: int, separator: int, setting: Setting) -> Stream:
     """The stream of a block from its rows in any order."""
     from longctx.pack.frame import SentenceEnds, framed_lengths
+    from longctx.pack.mixed import cut_pieces
     from longctx.pack.rows import in_tour_order, tour_numbers
     from longctx.pack.windows import list_values
 
-    rows = documents.select(["doc_key", "tour_id", "rank", "origin", "size", "is_span"])
+    mixture = [c for c in MIXTURE if c in documents.column_names]
+    known = ["doc_key", "tour_id", "rank", "origin", "size", "is_span", *mixture]
+    rows = documents.select(known)
     rows = rows.append_column("document", pa.array(np.arange(len(rows))))
     rows = in_tour_order(documents, rows, setting.stage)
     at = rows.column("document").to_numpy()
@@ -285,7 +297,8 @@ def _ordered(documents: pa.Table, prefix: int, separator: int, setting: Setting)
         width = len(vector[0].as_py())
         matrix = from_binary(vector.cast(pa.binary(width)), np.float32)[at]
     lengths = framed_lengths(rows.column("size").to_numpy(), prefix, separator)
-    return Stream(rows, lengths, tour_numbers(rows), ends, matrix)
+    stream = Stream(rows, lengths, tour_numbers(rows), ends, matrix)
+    return cut_pieces(stream, prefix, separator)
 
 
 def _to_part(
@@ -306,4 +319,5 @@ def _to_part(
 
 
 def _of_part(table: pa.Table, setting: Setting) -> pa.Table:
-    return table.select(_PLACED.names).sort_by([(n, "ascending") for n in IN_PART])
+    known = [n for n in (*_PLACED.names, PASS.name) if n in table.column_names]
+    return in_part_order(table.select(known))

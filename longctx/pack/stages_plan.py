@@ -1,16 +1,16 @@
 """The plan of `pack` on the engine: one process over lengths, addresses and, where asked, vectors.
 
-Reads every part's small columns, lays documents and spans in the order of the tours, deals them to
-the window lengths, packs each length, numbers its windows, and writes for every part which spans of
-its documents go to which window. Long documents' sentence ends come from a step of their own,
-because only parts hold text.
+Reads every part's small columns, lays documents and spans in the order of the tours, lets
+`stages_passes.py` pack them, and writes for every part which spans of its documents go to which
+window. Long documents' sentence ends come from a step of their own, because only parts hold text.
 
 What the process holds: 450 bytes a document at most, while windows are numbered; rules that compare
-documents hold their vectors too (8·d bytes: float32, twice while they are put in order). Above
-`one_place_up_to` documents the plan is made in blocks (`stages_blocks.py`).
+documents hold their vectors too (8·d bytes: float32, twice while they are put in order). Copies of
+a mixture hold a placement each (about 150 bytes). Above `one_place_up_to` documents the plan is
+made in blocks (`stages_blocks.py`).
 """
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,38 +22,16 @@ from longctx.engine.corpus import ROW, Part
 from longctx.engine.op import Setting
 from longctx.engine.rows import PART, addressed, vectors
 from longctx.engine.steps import Stats, StepRef, read_table
+from longctx.pack.stages_passes import planned
+from longctx.pack.stream import COPIES, F32, Stream
 
 if TYPE_CHECKING:
-    from longctx.pack.frame import Plan, SentenceEnds
     from longctx.pack.stages import Pack
 
-F32 = npt.NDArray[np.float32]
-I32 = npt.NDArray[np.int32]
-I64 = npt.NDArray[np.int64]
 Frame = tuple[list[int], list[int]]
 _ENDS = pa.schema([(ROW, pa.int32()), ("ends", pa.list_(pa.int64()))])
-# How the placements of a part are sorted.
-IN_PART = (ROW, "origin", "start")
-
-
-class Stream(NamedTuple):
-    """What is packed, in the order of the tours.
-
-    `rows` of `pack.rows`, framed `lengths` int64[n], `tour` numbers int32[n]; sentence `ends` and
-    `vectors` float32[n, d] where they are looked at.
-    """
-
-    rows: pa.Table
-    lengths: I64
-    tour: I32
-    ends: "SentenceEnds | None"
-    vectors: F32 | None
-
-    def of(self, at: I64) -> "Stream":
-        """Some rows of the stream, in its order."""
-        ends = None if self.ends is None else self.ends.take(at)
-        known = None if self.vectors is None else self.vectors[at]
-        return Stream(self.rows.take(pa.array(at)), self.lengths[at], self.tour[at], ends, known)
+# How the placements of a part are sorted; copies of a document by `pass` too.
+_IN_PART = (ROW, "origin", "start", "pass")
 
 
 def sentences(longest: int, part: Part, setting: Setting) -> pa.Table:
@@ -88,6 +66,7 @@ def make_plan(
     """
     from longctx.pack import audit
     from longctx.pack.frame import framed_lengths
+    from longctx.pack.mixed import cut_pieces
     from longctx.pack.rows import sentence_ends, stream_rows, tour_numbers
 
     documents, matrix = _documents(parts, columns)
@@ -102,7 +81,8 @@ def make_plan(
         matrix[document] if matrix is not None else None,
     )
     del matrix
-    packed = planned(op, stream, documents, separator, setting.seed)
+    stream = cut_pieces(stream, prefix, separator)
+    packed = planned(op, stream, documents, separator, setting.seed, setting.stage)
     targets = {
         str(length): {**p.sums, **shards(op, length, p.windows), "choice": p.choice}
         for length, p in packed.items()
@@ -120,8 +100,13 @@ def make_plan(
         "targets": targets,
         "warnings": warnings(op, stream.vectors is not None),
     }
-    order = [(n, "ascending") for n in (PART, *IN_PART)]
-    return _by_part(every.drop_columns(["document"]).sort_by(order), len(parts), stats)
+    return _by_part(in_part_order(every.drop_columns(["document"])), len(parts), stats)
+
+
+def in_part_order(placed: pa.Table) -> pa.Table:
+    """Placements sorted by part, where it is named, and as their tokens lie in it."""
+    known = [n for n in (PART, *_IN_PART) if n in placed.column_names]
+    return placed.sort_by([(n, "ascending") for n in known])
 
 
 def _documents(parts: list[Part], columns: list[str]) -> tuple[pa.Table, F32 | None]:
@@ -153,125 +138,10 @@ def _ends(cuts: StepRef, documents: pa.Table) -> pa.Table:
     return pa.concat_tables(found)
 
 
-def _dealt(op: "Pack", lengths: I64, seed: int) -> I64:
-    """Index into the op's window lengths of each row of the stream."""
-    from longctx.pack.lengths import STRETCH, deal
-
-    if op.lengths is None:
-        return np.zeros(len(lengths), dtype=np.int64)
-    stretch = STRETCH * max(op.windows)
-    rooms = [length - op.reserve for length in op.windows]
-    return deal(lengths, rooms, [w.share for w in op.lengths], seed, stretch)
-
-
-class Packed(NamedTuple):
-    """The windows of one length: a row for each placed span, sums that add up over lengths and
-    blocks, the number of windows, and what the look-ahead was chosen by."""
-
-    table: pa.Table
-    sums: dict[str, Any]
-    windows: int
-    choice: dict[str, Any] | None
-
-
-def planned(
-    op: "Pack",
-    stream: Stream,
-    documents: pa.Table,
-    separator: int,
-    seed: int,
-    *,
-    block: bool = False,
-) -> dict[int, Packed]:
-    """The windows of every length of a stream, whose rows are of `documents`.
-
-    `window` is the number under which a window is written. Of a `block` of a longer stream it is
-    the number in the order of packing, and where windows are shuffled they are sorted by `key`.
-    """
-    target = _dealt(op, stream.lengths, seed)
-    found = {}
-    for k, length in enumerate(op.windows):
-        at = np.flatnonzero(target == k)
-        found[length] = _packed(op, stream.of(at), length, separator, documents, seed, block)
-    return found
-
-
-def _packed(
-    op: "Pack",
-    stream: Stream,
-    length: int,
-    separator: int,
-    documents: pa.Table,
-    seed: int,
-    block: bool,
-) -> Packed:
-    from longctx.pack import audit
-    from longctx.pack.inner import inner_order
-    from longctx.pack.numbering import window_keys, window_numbers
-
-    rows = stream.rows
-    plan, choice = _strategy(op, stream, length - op.reserve, separator)
-    keys = rows.column("doc_key").to_numpy()
-    placement = inner_order(plan.placement, op.inner_order, keys, seed)
-    in_documents = rows.column("document").to_numpy()
-    origin = rows.column("origin").to_numpy()
-    doc_ids = documents.column("doc_id").take(pa.array(in_documents))
-    shuffled = seed if op.shuffle_windows and not block else None
-    number = window_numbers(placement, doc_ids, shuffled, origin)
-    document = in_documents[placement.document]
-    address = documents.select([PART, ROW]).take(pa.array(document))
-    first = np.diff(placement.window, prepend=-1) != 0
-    starts = np.flatnonzero(first)
-    seq = np.arange(len(first)) - np.repeat(starts, np.diff([*starts, len(first)]))
-    table = pa.table(
-        {
-            PART: address.column(PART),
-            ROW: address.column(ROW),
-            "document": document,
-            "target": pa.array(np.full(len(first), length), pa.int32()),
-            "window": number,
-            "seq": pa.array(seq, pa.int32()),
-            "tour_id": rows.column("tour_id").take(pa.array(placement.document)),
-            "origin": origin[placement.document],
-            "start": placement.start,
-            "end": placement.end,
-            "length": stream.lengths[placement.document],
-        }
-    )
-    if block and op.shuffle_windows:
-        table = table.append_column("key", pa.array(window_keys(placement, doc_ids, seed, origin)))
-    counted = audit.placement_partial(placement, stream.lengths, length - op.reserve)
-    return Packed(table, {**plan.counts, **counted}, len(starts), choice)
-
-
 def shards(op: "Pack", length: int, windows: int) -> dict[str, int]:
     """Into how many files windows of a length go, and how many to each."""
     per_shard = max(1, op.shard_tokens // length)
     return {"shards": -(-windows // per_shard), "windows_per_shard": per_shard}
-
-
-def _strategy(
-    op: "Pack", stream: Stream, room: int, separator: int
-) -> tuple["Plan", dict[str, Any] | None]:
-    """The plan by the op's strategy, and what the look-ahead was chosen by."""
-    from longctx.pack.lookahead import plan_look_ahead
-    from longctx.pack.plan import plan_windows
-
-    shared: dict[str, Any] = {"cross_tours": op.cross_tours, "long_documents": op.long_documents}
-    where = (stream.lengths, stream.tour, room)
-    if op.strategy == "concat":
-        return plan_windows("concat", *where, **shared, drop_last=op.drop_last), None
-    shared |= {"separator": separator, "min_tail": op.min_tail, "ends": stream.ends}
-    if op.strategy == "best_fit":
-        return plan_windows("best_fit", *where, **shared), None
-    return plan_look_ahead(
-        *where,
-        rule=op.rule,
-        look_ahead=op.look_ahead,
-        vectors=stream.vectors,
-        fill_policy=op.fill_policy,
-        **shared,
-    )
 
 
 def add_shares(op: "Pack", targets: dict[str, dict[str, Any]]) -> None:
@@ -295,16 +165,23 @@ def warnings(op: "Pack", compared: bool) -> dict[str, int]:
 
 
 def account(documents: pa.Table, inside: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """Which documents are in windows and which are not, for conservation and the report."""
+    """Which documents are in windows and which are not, for conservation and the report.
+
+    Documents are counted once; the tokens of those with copies as often as they are copied.
+    """
     text = documents.column("n_tokens").fill_null(0).to_numpy()
     reasons = np.where(text == 0, "no_tokens", "not_placed").astype(object)
     reasons[inside] = None
+    told = pa.chunked_array([pa.array(reasons.tolist(), pa.string())])
     counted = documents.select(["source", "license", "n_tokens"])
-    found = summary.summarise(counted, pa.chunked_array([pa.array(reasons.tolist(), pa.string())]))
-    kept = {k: found[k] for k in ("by_source", "by_license", "lengths")}
+    found = copied = summary.summarise(counted, told)
+    if COPIES in documents.column_names:
+        times = text * documents.column(COPIES).fill_null(1).to_numpy().astype(np.int64)
+        copied = summary.summarise(counted.set_column(2, "n_tokens", pa.array(times)), told)
     return {
-        **kept,
-        "doc_tokens": found["tokens"],
+        **{k: copied[k] for k in ("by_source", "by_license")},
+        "lengths": found["lengths"],
+        "doc_tokens": copied["tokens"],
         "left": found["dropped"],
         "placed_documents": int(inside.sum()),
     }

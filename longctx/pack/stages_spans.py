@@ -28,8 +28,10 @@ SPANS = pa.schema(
         ("vector", pa.large_binary()),
     ]
 )
-# With what windows are sorted by, where the plan was made in blocks and they are shuffled.
-_KEYED = SPANS.append(pa.field("key", pa.uint64()))
+# The pass of a copy, where a mixture was in the recipe.
+PASS = pa.field("pass", pa.int32())
+# What windows are sorted by, where the plan was made in blocks and they are shuffled.
+_OPTIONAL = (pa.field("key", pa.uint64()), PASS)
 
 
 def cut_spans(
@@ -37,7 +39,7 @@ def cut_spans(
 ) -> pa.Table:
     """Token spans of a part's documents, each with the window it goes to; `frame` in ids."""
     placed = read_table(plan.run_dir, plan.files[part.index])
-    schema = _KEYED if "key" in placed.column_names else SPANS
+    schema = pa.schema([*SPANS, *(f for f in _OPTIONAL if f.name in placed.column_names)])
     embedded = ["embedding"] if "embedding" in part.columns() else []
     rows = placed.column(ROW).to_numpy()
     found = [schema.empty_table()]

@@ -22,6 +22,7 @@ from longctx.io.paths import checksum
 from longctx.io.window_files import Target
 from longctx.pack.formats import Format
 from longctx.pack.windows import shuffle_key, window_id
+from longctx.schema import PASS
 
 SHARDS, WINDOWS = 3, 100
 
@@ -110,7 +111,7 @@ def _check_row(file: str, row: dict[str, Any], target: Target) -> None:
     if not 1 <= len(row["input_ids"]) == row["n_tokens"] <= target.length:
         raise _differs(file, row["window_id"], f"it holds {len(row['input_ids'])} tokens")
     named = ((s["doc_id"], s["doc_start"], s["end"] - s["start"]) for s in segments)
-    if window_id(named) != row["window_id"]:
+    if window_id(named, row.get(PASS.name, 0)) != row["window_id"]:
         raise _differs(file, row["window_id"], "the name is not that of the segments")
 
 

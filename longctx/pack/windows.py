@@ -20,7 +20,7 @@ from longctx.errors import RunError
 from longctx.ids import U64, h128, mix64
 from longctx.pack.frame import I32, I64, Placement, copy_spans, require_int32
 from longctx.pack.similarity import F32, Similarity, similarity, window_borders
-from longctx.schema import SEGMENT, WINDOW_STATS, WINDOWS
+from longctx.schema import PASS, SEGMENT, WINDOW_STATS, WINDOWS
 
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n"})
 _MAX_TOKENS = 2**31 - 1
@@ -70,12 +70,16 @@ def list_values(column: pa.Array | pa.ChunkedArray) -> tuple[npt.NDArray[Any], I
     return values.to_numpy(zero_copy_only=False), offsets
 
 
-def window_id(segments: Iterable[tuple[str, int, int]]) -> str:
+def window_id(segments: Iterable[tuple[str, int, int]], number: int = 0) -> str:
     """Stable id of a window, 32 hex digits, from (doc_id, doc_start, length) of its segments.
 
-    BLAKE2b over one tab-separated line each; tab, newline and backslash in an id are escaped.
+    BLAKE2b over one tab-separated line each; tab, newline and backslash in an id are escaped. From
+    pass 1 on, `number` of the pass is a line too, of two fields where segments have three: windows
+    of the same documents in two passes have two names.
     """
-    lines = (f"{d.translate(_ESCAPES)}\t{start}\t{length}" for d, start, length in segments)
+    lines = [f"{d.translate(_ESCAPES)}\t{start}\t{length}" for d, start, length in segments]
+    if number:
+        lines.append(f"pass\t{number}")
     return h128("\n".join(lines).encode())
 
 
@@ -101,13 +105,15 @@ def assemble(
     length: int,
     embeddings: F32 | None = None,
     similarities: Similarity | None = None,
+    passes: I32 | None = None,
 ) -> pa.Table:
     """Rows of `schema.WINDOWS`, one for each window of the placement, in its order.
 
     `length` is the target in tokens (for `stats.fill`). Coherence and adjacency come from
     `embeddings` float32[n, d] of unit norm, or from sums already computed; without either they
-    are null. Raises RunError if a segment's tokens, or the token after a cut, are not at hand, or
-    if the windows hold more tokens than one `list<int32>` column can.
+    are null. `passes` (int32[windows], the pass that each belongs to) become a column, and names
+    tell them apart. Raises RunError if a segment's tokens, or the token after a cut, are not at
+    hand, or if the windows hold more tokens than one `list<int32>` column can.
     """
     borders = window_borders(placement.window)
     size = placement.end - placement.start
@@ -130,7 +136,7 @@ def assemble(
         doc_start += documents.origin[placement.document]
     doc_ids = documents.doc_id.take(pa.array(placement.document))
     columns = {
-        "window_id": pa.array(_window_ids(borders, doc_ids, doc_start, size), pa.string()),
+        "window_id": pa.array(_window_ids(borders, doc_ids, doc_start, size, passes), pa.string()),
         "input_ids": input_ids,
         "n_tokens": pa.array(n_tokens, pa.int32()),
         "segments": _segments(placement, documents, borders, at, doc_ids, doc_start),
@@ -138,7 +144,8 @@ def assemble(
         "next_token": _next_tokens(placement, documents, borders),
         "stats": _stats(placement, documents, borders, n_tokens / length, similarities),
     }
-    return pa.table(columns, schema=WINDOWS)
+    table = pa.table(columns, schema=WINDOWS)
+    return table if passes is None else table.append_column(PASS, pa.array(passes))
 
 
 def _source_start(placement: Placement, documents: FramedDocuments) -> I64:
@@ -186,9 +193,13 @@ def _absent(
     )
 
 
-def _window_ids(borders: I64, doc_ids: pa.Array, doc_start: I64, size: I64) -> list[str]:
+def _window_ids(
+    borders: I64, doc_ids: pa.Array, doc_start: I64, size: I64, passes: I32 | None
+) -> list[str]:
     rows = list(zip(doc_ids.to_pylist(), doc_start.tolist(), size.tolist(), strict=True))
-    return [window_id(rows[first:stop]) for first, stop in pairwise(borders.tolist())]
+    number = [0] * (len(borders) - 1) if passes is None else passes.tolist()
+    windows = zip(pairwise(borders.tolist()), number, strict=True)
+    return [window_id(rows[first:stop], k) for (first, stop), k in windows]
 
 
 def _segments(

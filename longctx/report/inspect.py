@@ -36,7 +36,7 @@ _SEAM_CHARS = 160
 # Windows of several lengths lie in a folder for each.
 _OF_LENGTH = re.compile(r"length-\d+/part-\d+\.parquet")
 _COMPARED = 10_000
-_LISTED = ["window_id", "n_tokens", "segments", "tour_id", "stats"]
+_LISTED = ["window_id", "n_tokens", "segments", "tour_id", "stats", "pass"]
 
 
 @dataclass(frozen=True)
@@ -130,16 +130,29 @@ def _listing(source: _Source, limit: int) -> RenderableType:
     table.add_column("window", no_wrap=True, min_width=12)
     for name, width in (("tokens", 6), ("fill", 6), ("docs", 4), ("cosine", 6)):
         table.add_column(name, justify="right", no_wrap=True, min_width=width)
-    table.add_column("longest document", overflow="ellipsis", no_wrap=True, ratio=1)
-    total = shown = 0
+    total, rows = 0, list[dict[str, Any]]()
     for _, windows in _tables(source, _LISTED):
         total += windows.num_rows
-        for row in windows.slice(0, max(0, limit - shown)).to_pylist():
-            shown += 1
-            table.add_row(*(Text(cell) for cell in _cells(row)))
-    note = f"{shown} of {count(total)} windows in {source.folder}"
+        rows += windows.slice(0, max(0, limit - len(rows))).to_pylist()
+    copied = any(_pass(row) is not None for row in rows)
+    if copied:
+        table.add_column("pass", justify="right", no_wrap=True, min_width=4)
+    table.add_column("longest document", overflow="ellipsis", no_wrap=True, ratio=1)
+    for row in rows:
+        *cells, longest = _cells(row)
+        passed = [count(_pass(row))] if copied else []
+        table.add_row(*(Text(cell) for cell in (*cells, *passed, longest)))
+    note = f"{len(rows)} of {count(total)} windows in {source.folder}"
     help_text = "cosine: mean similarity of neighbouring documents; --window ID reads one window"
-    return Group(table, Text(note, style="dim"), Text(help_text, style="dim"))
+    of_pass = "pass: pass k holds copy k of the documents that a mixture copies, counted from 0"
+    said = [help_text, *([of_pass] if copied else [])]
+    return Group(table, *(Text(line, style="dim") for line in (note, *said)))
+
+
+def _pass(row: dict[str, Any]) -> int | None:
+    """The pass of a window; a column of that name in somebody's file may hold anything."""
+    found = row.get("pass")
+    return found if isinstance(found, int) else None
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -250,11 +263,12 @@ def _head(row: dict[str, Any]) -> Text:
     tour = f", tour {row['tour_id']}" if row.get("tour_id") else ""
     fill = f", {percent(stats['fill'])} full" if stats.get("fill") is not None else ""
     docs = plural(len(row["segments"]), "document")
+    passed = "" if _pass(row) is None else f", pass {count(_pass(row))}"
     return Text.assemble(
         ("window ", "dim"),
         (one_line(row["window_id"], 200), "bold"),
         (
-            f"\n{count(len(row['input_ids']))} tokens{fill}, {docs}{tour}\n",
+            f"\n{count(len(row['input_ids']))} tokens{fill}, {docs}{tour}{passed}\n",
             "",
         ),
     )
