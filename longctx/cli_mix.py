@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from longctx.arguments import show, tell
 from longctx.cli_mix_arguments import fit_arguments, optimise_arguments, sample_arguments
 from longctx.cli_mix_files import (
+    as_json,
     read_available,
     read_json,
     read_prior,
@@ -138,6 +139,11 @@ def _fit(arguments: argparse.Namespace) -> int:
     if arguments.out:
         write(arguments.out, json.dumps(chosen.as_dict()) + "\n")
         tell(str(arguments.out))
+    if arguments.report:
+        from longctx.report.mixture.models import render_fit
+
+        write(arguments.report, render_fit(models, chosen), "--report")
+        tell(str(arguments.report))
     return 0
 
 
@@ -203,16 +209,19 @@ def _optimise(arguments: argparse.Namespace) -> int:
             force=arguments.force,
             tell=tell,
         )
-    written = json.dumps(
-        found.weights_file(dt.datetime.now(tz=dt.UTC).date().isoformat()), indent=1
-    )
+    written = found.weights_file(dt.datetime.now(tz=dt.UTC).date().isoformat())
     if arguments.json:
-        print(written)
+        print(as_json(written))
     else:
         show(optimise_view(found))
     if arguments.out:
-        write(arguments.out, written + "\n")
+        write(arguments.out, as_json(written) + "\n")
         tell(str(arguments.out))
+    if arguments.report:
+        from longctx.report.mixture.page import render_optimum
+
+        write(arguments.report, render_optimum(written), "--report")
+        tell(str(arguments.report))
     return 0
 
 

@@ -151,6 +151,7 @@ def fit_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="the same figures as JSON")
     parser.add_argument("--out", type=Path, metavar="FILE", help="store the model as JSON")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="HTML page to write")
 
 
 def optimise_arguments(parser: argparse.ArgumentParser) -> None:
@@ -198,6 +199,7 @@ def optimise_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="the weights file on the terminal")
     parser.add_argument("--out", type=Path, metavar="FILE", help="weights for the op mix.weights")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="HTML page to write")
 
 
 def _share(text: str) -> float:

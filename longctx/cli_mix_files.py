@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,9 @@ from longctx.registry import did_you_mean
 if TYPE_CHECKING:
     from longctx.mixture.evaluate import F64
     from longctx.mixture.tables import Runs
+
+_NUMBERS = re.compile(r"(?<=\[)\n[\s\d.,eE+-]+(?=\])")
+_BREAK = re.compile(r"\n\s*")
 
 
 def read_runs(
@@ -107,13 +111,20 @@ def _bytes(place: str) -> bytes:
         ) from None
 
 
-def write(place: Path, text: str) -> None:
-    """Write a text file. Raises RecipeError where that is impossible."""
+def as_json(value: Any) -> str:
+    """JSON with a line per entry, but lists of numbers on one line each."""
+    # A string holds no line break of its own in JSON, so none can be mistaken for a list.
+    written = json.dumps(value, indent=1)
+    return _NUMBERS.sub(lambda found: _BREAK.sub(" ", found[0]).strip(), written)
+
+
+def write(place: Path, text: str, option: str = "--out") -> None:
+    """Write a text file that an option named. Raises RecipeError where that is impossible."""
     try:
         place.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RecipeError(
             f"the file cannot be written: {error.strerror}",
             where=str(place),
-            remedy="give --out a file in a folder that is there",
+            remedy=f"give {option} a file in a folder that is there",
         ) from None

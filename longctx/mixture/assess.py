@@ -80,6 +80,19 @@ def refit(
     return found
 
 
+def mean_predictions(found: Sequence[Split], rows: int) -> F64:
+    """What models that never saw a row predict for it, the mean over its splits.
+
+    float64 [rows, targets]; NaN for rows that no split held out.
+    """
+    total = np.zeros((rows, found[0].pred.shape[1]))
+    times = np.zeros((rows, 1))
+    for one in found:
+        total[one.held] += one.pred
+        times[one.held] += 1
+    return np.divide(total, times, out=np.full_like(total, np.nan), where=times > 0)
+
+
 def held_out(
     found: Sequence[Split], X: F64, Y: F64, weights: F64, own: int | None
 ) -> tuple[HeldOut, dict[str, HeldOut]]:

@@ -27,6 +27,8 @@ Fit = Callable[[F64, F64], Predict]
 REPEATS = 20
 FRACTION = 0.2
 RESAMPLES = 50
+GAIN = "gain"
+UNCLEAR = "not distinguishable"
 CONSTANT_PREDICTION = "constant prediction"
 CONSTANT_LOSS = "constant loss"
 NOT_A_LOSS = "not in units of the loss"
@@ -76,7 +78,7 @@ class Gap:
     """How much lower the predicted loss of one mixture is than that of another, over resamples.
 
     `verdict` is "gain" where the 5 % quantile is above 0 and the mean exceeds the error on held-out
-    rows, else "not distinguishable".
+    rows, else "not distinguishable". `gaps` holds that of every resample.
     """
 
     resamples: int
@@ -85,10 +87,11 @@ class Gap:
     high: float
     holdout_mae: float
     verdict: str
+    gaps: tuple[float, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
-        """The same as JSON takes it."""
-        return asdict(self)
+        """The same as JSON takes it, without the single gaps."""
+        return {name: value for name, value in asdict(self).items() if name != "gaps"}
 
 
 def ranks(values: F64) -> F64:
@@ -244,4 +247,5 @@ def bootstrap_gap(
     mean = float(gaps.mean())
     low, high = (float(q) for q in np.quantile(gaps, (0.05, 0.95)))
     clear = low > 0 and mean > holdout_mae
-    return Gap(n, mean, low, high, holdout_mae, "gain" if clear else "not distinguishable")
+    verdict = GAIN if clear else UNCLEAR
+    return Gap(n, mean, low, high, holdout_mae, verdict, tuple(gaps.tolist()))

@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 
 from longctx.errors import RecipeError
-from longctx.mixture.assess import OVERALL, Assessment, held_out, on_rows, own_source, refit
+from longctx.mixture.assess import (
+    OVERALL,
+    Assessment,
+    held_out,
+    mean_predictions,
+    on_rows,
+    own_source,
+    refit,
+)
 from longctx.mixture.evaluate import F64, REPEATS, Fit, HeldOut, fit_ols, ols_coefficients, score
 from longctx.mixture.laws import (
     REFUSALS,
@@ -28,7 +36,7 @@ from longctx.mixture.laws import (
 from longctx.mixture.regmix import LEAST_ROWS, Tree, fit_tree, fit_tree_predictor
 from longctx.mixture.tables import Runs
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 KIND = "mixture-model"
 KINDS = ("law", "lightgbm", "linear")
 LAW_BELOW = 100
@@ -58,6 +66,8 @@ class Model:
     """One part per target, weights of the targets, the runs, and what was found out about it.
 
     `assessed` has an entry for every target and for `OVERALL`; `status` likewise for targets.
+    `held` float64 [n, targets] is what was predicted for runs that were held out, NaN for those
+    that never were.
     """
 
     kind: str
@@ -65,6 +75,7 @@ class Model:
     weights: F64
     runs: Runs
     seed: int
+    held: F64
     assessed: Mapping[str, Assessment]
     status: Mapping[str, Status]
     stored: Mapping[str, Any] | None = None
@@ -127,6 +138,7 @@ class Model:
                 "notes": list(self.runs.notes),
                 "shares": self.runs.X.tolist(),
                 "losses": self.runs.Y.tolist(),
+                "held_out": [[None if v != v else v for v in row] for row in self.held.tolist()],
             },
         }
 
@@ -175,8 +187,9 @@ def fit_model(
             remedy="fit a law (--model law)",
         )
     parts = tuple(_fit_part(kind, runs.X, runs.Y[:, j], delta) for j in range(k))
-    model = Model(kind, parts, s, runs, seed, {}, {})
     found = refit(fitters(kind, runs.Y, delta), runs.X, runs.Y, repeats=repeats, seed=seed)
+    held = mean_predictions(found, len(runs.X))
+    model = Model(kind, parts, s, runs, seed, held, {}, {})
     pred = model.predict(runs.X)
     assessed, status = {}, {}
     for j, target in enumerate([*runs.targets, OVERALL]):
@@ -285,8 +298,9 @@ def _model(stored: dict[str, Any]) -> Model:
     parts = tuple(_part(stored["model"], one) for one in stored["parts"])
     weights = np.array(stored["target_weights"], dtype=np.float64)
     k, n = len(runs.targets), len(runs.ids)
-    expected = ((n, len(runs.sources)), (n, k), (k,), k)
-    if (runs.X.shape, runs.Y.shape, weights.shape, len(parts)) != expected:
+    held = np.array(kept["held_out"], dtype=np.float64)
+    expected = ((n, len(runs.sources)), (n, k), (n, k), (k,), k)
+    if (runs.X.shape, runs.Y.shape, held.shape, weights.shape, len(parts)) != expected:
         raise ValueError("its tables do not fit each other")
     status = {
         name: Status(tuple(one["refused"]), tuple(one["warned"]))
@@ -295,7 +309,7 @@ def _model(stored: dict[str, Any]) -> Model:
     assessment = dict(stored["assessment"])
     float(assessment[OVERALL]["holdout"]["mean"]["mae"])
     kind, seed = stored["model"], int(stored["seed"])
-    return Model(kind, parts, weights, runs, seed, {}, status, assessment)
+    return Model(kind, parts, weights, runs, seed, held, {}, status, assessment)
 
 
 def _stored_part(part: Part) -> dict[str, object]:

@@ -18,6 +18,7 @@ import numpy as np
 from longctx.errors import RecipeError
 from longctx.mixture.assess import OVERALL
 from longctx.mixture.evaluate import F64, RESAMPLES, Gap, bootstrap_gap
+from longctx.mixture.evidence import fit_evidence, gaps_evidence
 from longctx.mixture.laws import Law
 from longctx.mixture.optimise import AT_BOUND, LAMBDA, Bounds, check_bounds, kl, solve
 from longctx.mixture.predictor import Model, overall_fitter
@@ -92,7 +93,7 @@ class Recommendation:
                 "predicted": {
                     "loss": self.predicted,
                     "gain": self.gain,
-                    "kl": self.kl,
+                    "kl": self.kl if np.isfinite(self.kl) else None,
                     "bootstrap": self.gap.as_dict(),
                 },
                 "baselines": {
@@ -106,11 +107,14 @@ class Recommendation:
                     "hi": dict(zip(sources, self.bounds.hi.tolist(), strict=True)),
                     "at_lo": list(self.at_lo),
                     "at_hi": list(self.at_hi),
+                    "why": dict(zip(sources, self.bounds.why, strict=True)),
                     "epochs": None
                     if self.epochs is None
                     else dict(zip(sources, self.epochs.tolist(), strict=True)),
                 },
                 "verdict": self.gap.verdict,
+                "fit": fit_evidence(self.model),
+                "gaps": gaps_evidence(self.gap),
                 "date": date,
             },
         }

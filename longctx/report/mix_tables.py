@@ -19,11 +19,11 @@ from longctx.mixture.predictor import Model
 from longctx.mixture.recommend import Recommendation
 from longctx.report.format import MISSING, count, one_line, percent, plural
 from longctx.report.grids import legend, listed
+from longctx.report.mixture.evidence import Evidence
+from longctx.report.mixture.words import RULES, model_named, optimum_words
 
-NAMES = {"law": "law", "lightgbm": "trees (LightGBM)", "linear": "plane (least squares)"}
-_RULES = {"own_share": "own share alone", "ols": "plane", "mean": "mean loss"}
 _COLUMNS = {"spearman": "rho", "mae": "MAE", "rmse": "RMSE", "r2": "R2", "regret": "regret"}
-_TERMS = (
+TERMS = (
     ("rho", "rank correlation with the measured losses (Spearman); 1 is best"),
     ("MAE, RMSE", "error of the predicted loss, nats; for models of another size see rho alone"),
     ("R2", "part of the variance that is explained; below 0 it is worse than the mean"),
@@ -40,16 +40,16 @@ def fit_view(models: Sequence[Model], chosen: Model) -> Group:
     runs = chosen.runs
     head = (
         f"{plural(len(runs.ids), 'run')} of {plural(len(runs.sources), 'source')}, "
-        f"{plural(len(runs.targets), 'target')}; kept: {NAMES[chosen.kind]}"
+        f"{plural(len(runs.targets), 'target')}; kept: {model_named(chosen.kind)}"
     )
     parts: list[RenderableType] = [Text(head), Text(), _held_out(models), Text()]
     assessed = {model.kind: model.assessment() for model in models}
     for name in chosen.assessment()[OVERALL]["tests"]:
         parts += [_test(models, assessed, name), Text()]
-    parts += [legend(_TERMS), Text()]
+    parts += [legend(TERMS), Text()]
     if len(chosen.parts) == 1 and isinstance(chosen.parts[0], Law):
         parts += [_law_table(chosen, chosen.parts[0]), Text()]
-    return Group(*parts, listed(_remarks(chosen)))
+    return Group(*parts, listed(remarks(chosen) or ["nothing speaks against it."]))
 
 
 def _scores(heading: str) -> Table:
@@ -70,7 +70,9 @@ def _held_out(models: Sequence[Model]) -> Table:
         for model in models:
             found = model.assessment()[target]
             cells = zip(*(_pair(found["holdout"], m) for m in MEASURES), strict=True)
-            for label, row in zip((NAMES[model.kind], "  +- over splits"), cells, strict=True):
+            for label, row in zip(
+                (model_named(model.kind), "  +- over splits"), cells, strict=True
+            ):
                 style = "dim" if label.startswith(" ") else ""
                 table.add_row(Text(f"  {label}", style=style), *(Text(c, style=style) for c in row))
             _row(table, "  in sample", found["in_sample"], dim=True)
@@ -89,7 +91,9 @@ def _test(models: Sequence[Model], assessed: Mapping[str, Any], name: str) -> Ta
     for target in _shown(models[0]):
         table.add_row(Text(one_line(target, _WIDTH), style="bold"))
         for model in models:
-            _row(table, NAMES[model.kind], assessed[model.kind][target]["tests"][name]["model"])
+            _row(
+                table, model_named(model.kind), assessed[model.kind][target]["tests"][name]["model"]
+            )
         rules = first[target]["tests"][name]
         _rule_rows(table, rules, models)
     return table
@@ -100,7 +104,7 @@ def _rule_rows(
 ) -> None:
     """Rules that need no model; the plane only where it is not one of the models."""
     fitted = {"ols"} if any(model.kind == "linear" for model in models) else set()
-    for rule, label in _RULES.items():
+    for rule, label in RULES.items():
         if rule in rules and rule not in fitted:
             _row(table, label, rules[rule], dim=True)
 
@@ -140,7 +144,8 @@ def _law_table(model: Model, law: Law) -> Table:
     return table
 
 
-def _remarks(model: Model) -> list[str]:
+def remarks(model: Model) -> list[str]:
+    """What speaks against a model, in sentences."""
     said = [
         f"{target}: {words}" for target, status in model.status.items() for words in status.words()
     ]
@@ -155,7 +160,7 @@ def _remarks(model: Model) -> list[str]:
         said.append(
             "the share of its own source alone ranks held-out runs no worse: " + ", ".join(beaten)
         )
-    return said or ["nothing speaks against it."]
+    return said
 
 
 def _beaten(model: Model) -> list[str]:
@@ -171,7 +176,9 @@ def _beaten(model: Model) -> list[str]:
 
 def optimise_view(found: Recommendation) -> Group:
     """The shares, what is predicted for them and for others, bounds, and how sure the gain is."""
-    return Group(_share_table(found), Text(), _loss_table(found), Text(), listed(_verdict(found)))
+    written = found.weights_file("")
+    said = optimum_words(Evidence.model_validate(written["evidence"]), written["weights"])
+    return Group(_share_table(found), Text(), _loss_table(found), Text(), listed(said))
 
 
 def _share_table(found: Recommendation) -> Table:
@@ -212,45 +219,6 @@ def _loss_table(found: Recommendation) -> Table:
             Text(f"{found.predicted - one.predicted:+.4f}"),
         )
     return table
-
-
-def _verdict(found: Recommendation) -> list[str]:
-    gap = found.gap
-    top = int(found.shares.argmax())
-    said = [
-        f"Gain over {one_line(found.prior_name, 30)}: {found.gain:.4f} nats predicted; over "
-        f"{gap.resamples} draws of the runs {gap.mean:.4f}, 90 % of them {gap.low:.4f} to "
-        f"{gap.high:.4f}; the error on held-out runs is {gap.holdout_mae:.4f}. "
-        f"Verdict: {gap.verdict}."
-    ]
-    if gap.verdict != "gain":
-        said.append(
-            "The weights may be used, but these runs do not show that they are better than the "
-            "prior."
-        )
-    said.append(
-        f"Largest share: {one_line(found.model.sources[top], 30)}, {percent(found.shares[top])}; "
-        f"KL to the prior {found.kl:.3f} nats; {found.method}."
-    )
-    if found.at_hi or found.at_lo:
-        said.append(
-            "A bound holds these back, so better mixtures may lie beyond it: "
-            + ", ".join(
-                f"{one_line(source, 30)} ({word})"
-                for word, held in (("most", found.at_hi), ("least", found.at_lo))
-                for source in held
-            )
-        )
-    if found.lam and min(one.predicted for one in found.plain) < found.predicted:
-        said.append(
-            "A lower loss is predicted for another mixture, which is farther from the prior "
-            "(--lambda is its price) or beyond a bound."
-        )
-    if found.bounds_kind == "simplex":
-        said.append("Bounds are those of the corpus alone: shares may lie where no run has been.")
-    if found.forced:
-        said.append("Solved although refused: " + "; ".join(found.forced))
-    return said
 
 
 def sample_view(ids: Sequence[str], sources: Sequence[str], X: F64, prior: F64) -> Group:

@@ -130,7 +130,8 @@ def test_tokens_and_epochs_bound_the_shares() -> None:
     assert sum(written["weights"].values()) == pytest.approx(1)
     assert (written["kind"], written["unit"], written["by"]) == ("weights", "tokens", "source")
     assert set(written["evidence"]) == {
-        *("method", "runs", "predicted", "baselines", "holdout", "bounds", "verdict", "date")
+        *("method", "runs", "predicted", "baselines", "holdout", "bounds", "verdict", "date"),
+        *("fit", "gaps"),
     }
     with pytest.raises(RecipeError, match=r"at least 1 \(first: 'web' 0.004"):
         recommended(fitted(), caps=caps / 50, kind="simplex")
