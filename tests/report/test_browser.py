@@ -21,10 +21,13 @@ from longctx.report.compare_page import render as render_comparison
 from longctx.report.gain_page import render_gain
 from longctx.report.html import POLICY, render
 from longctx.report.markup import tag
+from longctx.report.mixture.models import render_fit
+from longctx.report.mixture.page import render_optimum
 from tests.report.compared import awkward
 from tests.report.compared import example as compared
 from tests.report.example import HOSTILE, empty, example, hostile
 from tests.report.gained import gained
+from tests.report.mixed import fitted, weights_file
 from tests.report.score_run import stage_of, whole_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -35,6 +38,8 @@ PAGES = {
     "comparison": lambda: render_comparison(compared()),
     "awkward comparison": lambda: render_comparison(awkward()),
     "gain": lambda: render_gain(gained()),
+    "fit of mixtures": lambda: render_fit([fitted("law", HOSTILE)], fitted("law", HOSTILE)),
+    "best mixture": lambda: render_optimum(weights_file("law", HOSTILE)),
     "scores": lambda: about_scores("score.heuristics"),
     "a decision": lambda: about_scores("decide"),
     "correlations": lambda: about_scores(),

@@ -168,7 +168,7 @@ def test_the_page_of_an_optimum_has_verdict_shares_gains_and_the_fit() -> None:
     assert f"Verdict: {evidence['verdict']}." in page.text
     for name, share in written["weights"].items():
         assert name in page.text
-        assert f"{share * 100:.1f}\u00a0%, natural" in page.text.replace(" %", "\u00a0%")
+        assert f"{share * 100:.1f}\u00a0%, prior" in page.text.replace(" %", "\u00a0%")
         assert f"{evidence['bounds']['epochs'][name]:.2f} epochs" in page.text
     assert f"{evidence['baselines']['uniform']['predicted']:.4f}" in page.text
     assert "at its most (tokens)" in page.text

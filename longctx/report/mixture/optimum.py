@@ -22,7 +22,7 @@ from longctx.report.mixture.evidence import Evidence, Share, shares
 from longctx.report.mixture.fit import worries
 from longctx.report.mixture.ranges import Range, ranges
 from longctx.report.mixture.scatter import decimals, round_step
-from longctx.report.mixture.words import loss_named, optimum_words
+from longctx.report.mixture.words import cautions, gain_sentence, loss_named, share_sentence
 
 _BINS, _MOST_BINS = 8, 40
 _ROWS = 40
@@ -57,12 +57,12 @@ def optimum_tiles(evidence: Evidence, weights: dict[str, float]) -> Markup:
 
 
 def _gain(evidence: Evidence, weights: dict[str, float]) -> Section:
-    first, *others = optimum_words(evidence, weights)
+    known = cautions(evidence)
     body = [
-        tag("p", prose(first), class_="lead"),
+        tag("p", prose(gain_sentence(evidence)), class_="lead"),
         optimum_tiles(evidence, weights),
         _gains(evidence),
-        worries("Keep in mind", others) if others else NOTHING,
+        worries("Keep in mind", known) if known else NOTHING,
     ]
     return Section("gain", "How sure the gain is", join(body))
 
@@ -76,10 +76,10 @@ def _gains(evidence: Evidence) -> Markup:
     edges = drawn.edges
     digits = decimals(edges[1] - edges[0])
     named = (
+        (gap.holdout_mae, "error on held-out runs", "neutral"),
         (0.0, "no gain", "neutral"),
         (gap.low, "5 %", "accent"),
         (gap.high, "95 %", "accent"),
-        (gap.holdout_mae, "error on held-out runs", "neutral"),
     )
     marks = [Mark(v, label, tone) for v, label, tone in named if edges[0] <= v <= edges[-1]]
     axes = Axes(
@@ -128,29 +128,30 @@ def _shares(evidence: Evidence, weights: dict[str, float]) -> Section:
         else " No bound holds any of them."
     )
     drawn = figure(
-        ranges([_range(row, prior) for row in rows[:_ROWS]]),
+        ranges([_range(row) for row in rows[:_ROWS]]),
         f"One line for each source: its share of tokens in the optimum, in the prior ({prior}), "
         f"and the bounds between which it was looked for.{held}",
         [("soft", "bounds"), ("neutral", f"prior: {prior}"), ("accent", "optimum")],
     )
+    said = paragraph(share_sentence(evidence, weights))
     more = len(rows) - _ROWS
     rest = (
         paragraph(f"{plural(more, 'more source')} are in the table only.") if more > 0 else NOTHING
     )
     header = ["Source", "Prior", "Optimum", "From", "To", "Epochs", "Held by"]
     cells = table("Shares of tokens", header, [_cells(row) for row in rows])
-    return Section("shares", "Shares of tokens", join([drawn, rest, numbers_behind(cells)]))
+    return Section("shares", "Shares of tokens", join([drawn, rest, said, numbers_behind(cells)]))
 
 
-def _range(row: Share, prior: str) -> Range:
+def _range(row: Share) -> Range:
     band = None if row.lo is None or row.hi is None else (row.lo, row.hi)
-    values = [f"{percent(row.share)}, {prior} {percent(row.prior)}"]
+    values = [f"{percent(row.share)}, prior {percent(row.prior)}"]
     said = [f"{row.epochs:.2f} epochs"] if row.epochs is not None else []
     said += [_held(row)] if row.held else []
     if said:
         values.append(", ".join(said))
     bounds = "" if band is None else f", bounds {percent(band[0])} to {percent(band[1])}"
-    label = f"optimum {percent(row.share)}, {prior} {percent(row.prior)}{bounds}"
+    label = f"optimum {percent(row.share)}, prior {percent(row.prior)}{bounds}"
     return Range(_name(row.source), row.share, row.prior, band, label, values)
 
 

@@ -33,20 +33,29 @@ def gain_sentence(evidence: Evidence) -> str:
 
 def optimum_words(evidence: Evidence, weights: dict[str, float]) -> list[str]:
     """The gain with its verdict, the largest share, and what a reader should know."""
-    method, bounds = evidence.method, evidence.bounds
+    return [gain_sentence(evidence), share_sentence(evidence, weights), *cautions(evidence)]
+
+
+def share_sentence(evidence: Evidence, weights: dict[str, float]) -> str:
+    """The largest share, how far all are from the prior, and how they were found."""
     top = max(weights, key=lambda source: weights[source])
-    said = [gain_sentence(evidence)]
+    kl = evidence.predicted.kl
+    far = "the prior lacks a source of it" if kl is None else f"KL to the prior {kl:.3f} nats"
+    return (
+        f"Largest share: {one_line(top, 30)}, {percent(weights[top])}; {far}; "
+        f"{one_line(evidence.method.solver, 60)}."
+    )
+
+
+def cautions(evidence: Evidence) -> list[str]:
+    """What a reader should know before using the weights; often nothing."""
+    method, bounds = evidence.method, evidence.bounds
+    said = []
     if evidence.verdict != GAIN:
         said.append(
             "The weights may be used, but these runs do not show that they are better than the "
             "prior."
         )
-    kl = evidence.predicted.kl
-    far = "the prior lacks a source of it" if kl is None else f"KL to the prior {kl:.3f} nats"
-    said.append(
-        f"Largest share: {one_line(top, 30)}, {percent(weights[top])}; {far}; "
-        f"{one_line(method.solver, 60)}."
-    )
     if bounds.at_hi or bounds.at_lo:
         said.append(
             "A bound holds these back, so better mixtures may lie beyond it: "
