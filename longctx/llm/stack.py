@@ -10,11 +10,12 @@ stored since, because an equal request may have ended between that lookup and th
 
 import asyncio
 import logging
+import traceback
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from longctx.llm.accounting import estimate_tokens
+from longctx.llm.accounting import estimate_text, estimate_tokens
 from longctx.llm.backoff import Uniform, backoff_delay, parse_retry_after
 from longctx.llm.breaker import Breaker
 from longctx.llm.budget import Budget, Reservation
@@ -58,7 +59,7 @@ class Metered:
             self.meter.attempt(req, error.latency_s, error.usage)
             raise
         usage = answer.usage or Usage(
-            estimate_tokens(req.messages), tokens_of(answer.text), estimated=True
+            estimate_tokens(req.messages), estimate_text(answer.text), estimated=True
         )
         seconds = asyncio.get_running_loop().time() - started
         self.meter.attempt(req, seconds, usage)
@@ -71,9 +72,10 @@ class Metered:
         except (AttemptError, LLMJobError):
             raise
         except Exception as error:
-            # What a library says may quote the prompt; a fault of one request spoils no other.
-            log.debug("request %s: the backend raised", key, exc_info=True)
-            raise AttemptError("bad_request", type(error).__name__) from error
+            # What a library says may quote the prompt, so only its kind and place are told.
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            said = f"{type(error).__name__} in {place.name}, line {place.lineno}"
+            raise AttemptError("bad_request", f"the backend raised {said}") from error
 
     def _watch(self, reported: str | None) -> None:
         if reported is None or reported == self._model:
@@ -84,11 +86,6 @@ class Metered:
                 *(self.backend.model_id, reported, self._model),
             )
         self._model = reported
-
-
-def tokens_of(text: str) -> int:
-    """Estimate of a completion's tokens: a quarter of its UTF-8 bytes, rounded up."""
-    return -(-len(text.encode()) // 4)
 
 
 @dataclass(slots=True)
@@ -120,6 +117,7 @@ class Limited:
         self._requests, self._tokens, self._backlog = requests, tokens, backlog
         self._door: deque[_Ticket] = deque()
         self._alarm: asyncio.TimerHandle | None = None
+        self._fault: LLMJobError | None = None
 
     async def attempt(self, req: GenRequest, key: str, *, again: bool) -> Answer:
         ticket = await self._enter(req, again)
@@ -151,6 +149,9 @@ class Limited:
             if ticket.epoch >= 0:
                 self._leave(ticket, None)
             raise
+        if self._fault is not None:
+            self._leave(ticket, None)
+            raise self._fault
         self.inner.meter.waited(req, loop.time() - asked)
         return ticket
 
@@ -161,6 +162,10 @@ class Limited:
             used = usage.prompt + usage.completion
             self._tokens.give_back(ticket.reservation.tokens - used)
         self.wake()
+
+    def shut(self, fault: LLMJobError) -> None:
+        """Let nobody in any more, whoever has just been let in included."""
+        self._fault = fault
 
     def wake(self) -> None:
         """Let in whoever may start now; called whenever something was freed."""
@@ -251,13 +256,18 @@ class Retrying:
         if error.event == "not_found" and not self._heard:
             job = "model_not_found"
         if job is not None:
-            raise LLMJobError(job, scrubbed(error.message, req.messages))
+            raise self._end(LLMJobError(job, scrubbed(error.message, req.messages)))
         self._heard = True
         # A complaint of overload that was already answered says nothing new: 32 requests that were
         # refused together are one sign, not a server that has failed 32 times in a row.
         counts = rule.failure and not error.stale
         if counts and self.breaker.failure(error.event, now):
-            raise LLMJobError("circuit_open", self.breaker.said())
+            raise self._end(LLMJobError("circuit_open", self.breaker.said()))
+
+    def _end(self, fault: LLMJobError) -> LLMJobError:
+        # At once: where this attempt has left, the next one is already at the door.
+        self.inner.shut(fault)
+        return fault
 
     def _delay(self, error: AttemptError, failures: Counter[Event]) -> float | None:
         """Seconds until the next attempt, None if there is none."""
