@@ -63,7 +63,9 @@ class ShardCache:
         self._now = now
         self._lock = threading.Lock()
         self._pending: dict[str, Entry] = {}
+        # Of what this process has flushed: by key, and by logical key where it is finished.
         self._flushed: dict[str, Place] = {}
+        self._flushed_finished: dict[str, Place] = {}
         self._flushed_at = now()
         self._groups: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()
         self._finished: ShardIndex | None = None
@@ -77,8 +79,7 @@ class ShardCache:
     def get(self, keys: Sequence[str]) -> dict[str, Entry]:
         with self._lock:
             found = {k: self._pending[k] for k in keys if k in self._pending}
-            places = self.index.places([k for k in keys if k not in found])
-            places |= {k: p for k in keys if (p := self._flushed.get(k)) and k not in places}
+            places = _placed([k for k in keys if k not in found], self.index, self._flushed)
             with _clear(self.url):
                 read = self._read(places.values())
         return found | {k: e for k, p in places.items() if (e := read[p]).key == k}
@@ -87,7 +88,7 @@ class ShardCache:
         with self._lock, _clear(self.url):
             if self._finished is None:
                 self._finished = finished(self.url, self.index)
-            places = self._finished.places(logical)
+            places = _placed(logical, self._finished, self._flushed_finished)
             read = self._read(places.values())
             mine = {e.logical: e for e in self._pending.values() if e.finish_reason == "stop"}
         found = {k: e for k, p in places.items() if (e := read[p]).logical == k}
@@ -112,7 +113,9 @@ class ShardCache:
                 name = join(self.url, _folder(model), "new", f"{uuid.uuid4().hex}.parquet")
                 write_atomic(name, _parquet(entries))
                 for row, entry in enumerate(entries):
-                    self._flushed[entry.key] = (name, row)
+                    self._flushed[entry.key] = name, row
+                    if entry.finish_reason == "stop":
+                        self._flushed_finished[entry.logical] = name, row
                     del self._pending[entry.key]
             self._flushed_at = self._now()
 
@@ -177,6 +180,11 @@ def compact(url: str) -> tuple[int, int]:
             if file not in written:
                 remove(file)
     return len(before), len(written)
+
+
+def _placed(keys: Sequence[str], index: ShardIndex, flushed: dict[str, Place]) -> dict[str, Place]:
+    """Where keys lie; what lay there before this process counts first."""
+    return {k: flushed[k] for k in keys if k in flushed} | index.places(keys)
 
 
 def _files(url: str) -> list[str]:
