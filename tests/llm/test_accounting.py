@@ -73,10 +73,21 @@ def test_what_is_no_price_file_is_named(text: str) -> None:
 
 def row(stage: str, **changes: Any) -> dict[str, Any]:
     return {
-        **{"system": "longreward", "stage": stage, "model": "api:m", "requests": 10},
-        **{"cache_hits": 4, "calls": 6, "attempts": 7, "prompt_tokens": 100, "cached_tokens": 50},
-        **{"completion_tokens": 20, "estimated": False, "waited_s": 0.5, "used_s": 2.0},
-        **{"rejects": {"refusal": 1}, "cost_usd": 0.25},
+        "system": "longreward",
+        "stage": stage,
+        "model": "api:m",
+        "requests": 10,
+        "cache_hits": 4,
+        "calls": 6,
+        "attempts": 7,
+        "prompt_tokens": 100,
+        "cached_tokens": 50,
+        "completion_tokens": 20,
+        "estimated": False,
+        "waited_s": 0.5,
+        "used_s": 2.0,
+        "rejects": {"refusal": 1},
+        "cost_usd": 0.25,
         **changes,
     }
 
@@ -87,9 +98,19 @@ def test_sums_of_actors() -> None:
     assert [r["stage"] for r in found] == ["answer", "support"]
     assert found[0] == row(
         "answer",
-        **{"requests": 20, "cache_hits": 8, "calls": 12, "attempts": 14, "prompt_tokens": 200},
-        **{"cached_tokens": 100, "completion_tokens": 40, "estimated": True, "waited_s": 1.0},
-        **{"used_s": 4.0, "rejects": {"empty": 1, "refusal": 3}, "cost_usd": 0.5, "repairs": 3},
+        requests=20,
+        cache_hits=8,
+        calls=12,
+        attempts=14,
+        prompt_tokens=200,
+        cached_tokens=100,
+        completion_tokens=40,
+        estimated=True,
+        waited_s=1.0,
+        used_s=4.0,
+        rejects={"empty": 1, "refusal": 3},
+        cost_usd=0.5,
+        repairs=3,
     )
 
 
