@@ -57,6 +57,7 @@ PACK = {"op": "pack", "length": LENGTH}
 IN_BLOCKS = {**PACK, "one_place_up_to": 100}
 IN_CELLS = {"exact_up_to": 0}
 APART = {"one_place_up_to": 100, "partition_documents": 100}
+TRAINED_APART = {"one_place_clusters": 4, "partition_documents": 10_000}
 # Orders that can be arranged in partitions; the last one is that of the whole job.
 IN_PARTITIONS = (
     "order.icp",
@@ -89,6 +90,7 @@ WIDE: list[dict[str, Any]] = [
     {"op": "decide", "keep": KEEP, "one_place_up_to": 1000},
     {"op": "dedup.semantic"},
     {"op": "cluster.kmeans", "k": 400},
+    *({"op": op, **TRAINED_APART} for op in ("dedup.semantic", "cluster.kmeans")),
     {"op": "order.random"},
     {"op": "order.source"},
     *(
@@ -104,6 +106,8 @@ Found = dict[tuple[str, str, str], list[Seen]]
 
 def main(argv: list[str] | None = None) -> int:
     args = _arguments().parse_args(argv)
+    if args.only:
+        return _again(args)
     folder = args.folder or Path(tempfile.mkdtemp(prefix="calibrate-"))
     found: Found = defaultdict(list)
     runs: list[dict[str, Any]] = []
@@ -142,6 +146,23 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _again(args: argparse.Namespace) -> int:
+    """Measure some barriers again on documents without text; all other figures stay."""
+    found: Found = defaultdict(list)
+    with tempfile.TemporaryDirectory(prefix="calibrate-") as folder:
+        for n in args.wide:
+            _wide_runs(Path(folder) / f"wide-{n}", n, found, args.only)
+    content = json.loads(args.out.read_text(encoding="utf-8"))
+    for (op, form, step), seen in sorted(found.items()):
+        made = coefficients(op, step, seen).to_json()
+        content["ops"].setdefault(op, {}).setdefault(form, {})[step] = made
+    today = dt.datetime.now(tz=dt.UTC).date().isoformat()
+    content["measured"].setdefault("again", {}).update(dict.fromkeys(args.only, today))
+    args.out.write_text(one_line_a_step(json.dumps(content, indent=1)) + "\n", encoding="utf-8")
+    print(args.out)
+    return 0
+
+
 def one_line_a_step(text: str) -> str:
     """Indented JSON in which the coefficients of each step stand on one line."""
     return re.sub(r'\{\s+"law"[^}]*\}', lambda found: " ".join(found[0].split()), text)
@@ -163,6 +184,12 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--sizes", type=_numbers(float), default=[6.0, 24.0], help="MB of text")
     parser.add_argument(
         "--wide", type=_numbers(int), default=[30_000, 120_000], help="documents without text"
+    )
+    parser.add_argument(
+        "--only",
+        type=lambda text: text.split(","),
+        metavar="OP,...",
+        help="measure these barriers again on documents without text, and keep all other figures",
     )
     parser.add_argument("--folder", type=Path, help="where runs are kept, to go on with them")
     parser.add_argument("--out", type=Path, default=OUT, help="file to write")
@@ -255,12 +282,14 @@ def _add(found: Found, op: Op | None, docs: int, mb: float, costs: dict[str, Any
         found[name, form, step_name(step, form)].append(seen)
 
 
-def _wide_runs(folder: Path, n: int, found: Found) -> None:
+def _wide_runs(folder: Path, n: int, found: Found, only: list[str] | None = None) -> None:
     from longctx.engine.cluster import connect
 
     workers = connect()
     corpus = ordered = wide_corpus(folder, n)
     for fields in WIDE:
+        if only and fields["op"] not in only:
+            continue
         known = _known(fields)
         op = resolve(fields["op"]).model_validate(known)
         _say(f"{folder.name}: {known}")

@@ -42,13 +42,14 @@ from jobs.bench.published import (
     is_off,
     published,
 )
+from longctx.cluster.groups import Groups, balanced_groups
 from longctx.cluster.knn import Edges, search, undirected_edges
 from longctx.cluster.near_duplicates import prune, top1_histogram
 from longctx.cluster.similarity import I32
 from longctx.ids import U64, doc_keys, priorities
 from longctx.order.bounds import hk_bound
 from longctx.order.cluster_path import cluster_path, path_through
-from longctx.order.clusters import Groups, balanced_groups, clusters_order, random_sequence
+from longctx.order.clusters import clusters_order, random_sequence
 from longctx.order.icp import icp_order
 from longctx.order.icp_released import icp_released_order
 from longctx.order.improve import improve_path

@@ -25,11 +25,11 @@ from longctx.cluster.division import dealt, partition_of
 from longctx.cluster.kmeans import assign, train, training_sample
 from longctx.cluster.knn import search
 from longctx.cluster.similarity import F32, I32, I64
+from longctx.cluster.stages_cells import cells_for
 from longctx.ids import doc_keys, priorities
 from longctx.order.cluster_path import path_through
 from longctx.order.metrics import adjacency, coherence
 from longctx.order.partitions import group_cells, join_partitions
-from longctx.order.stages_division import cells_for
 
 MAKE = {"flat": flat, "hier": hier}
 CELLS, COARSE, RANDOM = "by cells", "by 2 cells each", "at random"

@@ -34,8 +34,8 @@ from jobs.bench.pack_published import (
 )
 from jobs.bench.pack_speed import speed
 from jobs.bench.report import table, write_section
+from longctx.cluster.groups import balanced_groups
 from longctx.order.cluster_path import cluster_path
-from longctx.order.clusters import balanced_groups
 from longctx.order.icp import icp_order
 from longctx.order.improve import improve_path
 from longctx.order.path import greedy_edge_path

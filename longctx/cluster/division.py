@@ -1,6 +1,7 @@
 """Which pieces the documents of cells go to, where no process may hold more than a piece.
 
-Cells come from k-means over a sample; a piece is one or several of them. A cell that alone holds
+Cells come from k-means over a sample; a piece is a group of similar ones: many small cells keep
+topics whole that a few large ones would cut. A cell that alone holds
 too many documents (texts that the encoder cannot tell apart) is dealt by hash to pieces side by
 side, so a document's piece follows from its cell and its id and from no other document.
 """
@@ -10,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from longctx.cluster.similarity import I32, I64
+from longctx.cluster.groups import Groups, balanced_groups
+from longctx.cluster.similarity import F32, I32, I64
 from longctx.ids import U64, mix64
 
 
@@ -26,14 +28,28 @@ class Grouping(NamedTuple):
     partitions: int
 
 
-def cell_by_cell(counts: I64, limit: int) -> Grouping:
-    """Every cell its own partition, or several where it holds more than `limit` documents.
+def similar_cells(centroids: F32, counts: I64, limit: int, seed: int) -> Groups:
+    """Groups of similar cells that hold at most `limit` documents, unless one cell alone has more.
 
-    `counts` int64[c] documents in each.
+    `centroids` float32[c, d], unit norm; `counts` int64[c] documents in each.
     """
-    shares = np.maximum(1, -(-counts // limit))
-    first = np.cumsum(shares) - shares
-    return Grouping(first.astype(np.int32), shares.astype(np.int32), int(shares.sum()))
+    wanted = max(1, -(-int(counts.sum()) // limit))
+    priority = mix64(np.arange(len(centroids), dtype=np.uint64))
+    return balanced_groups(centroids, counts, priority, wanted, max_tokens=limit, seed=seed)
+
+
+def numbered(groups: Groups, counts: I64, limit: int, sequence: I64) -> Grouping:
+    """Partitions of the groups of cells in this sequence; a group above `limit` takes several."""
+    first = np.zeros(len(counts), np.int32)
+    shares = np.ones(len(counts), np.int32)
+    members = groups.each()
+    count = 0
+    for group in sequence.tolist():
+        held = int(counts[members[group]].sum())
+        first[members[group]] = count
+        shares[members[group]] = -(-held // limit) if held > limit else 1
+        count += int(shares[members[group][0]])
+    return Grouping(first, shares, count)
 
 
 def partition_of(home: I32, priority: U64, grouping: Grouping) -> I32:

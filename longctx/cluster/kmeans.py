@@ -126,12 +126,19 @@ def partition(X: F32, k: int, priority: U64, niter: int = 20, seed: int = 0) -> 
 
     `priority` uint64[n] chooses the training sample. k is at most n; n = 0 gives no labels.
     """
-    k = min(k, len(X))
-    if k <= 1:
+    if min(k, len(X)) <= 1:
         return np.zeros(len(X), dtype=np.int32)
+    return clustered(X, k, priority, niter, seed)[0]
+
+
+def clustered(X: F32, k: int, priority: U64, niter: int = 20, seed: int = 0) -> tuple[I32, F32]:
+    """As `partition`, with the similarity float32[n] of each row to the centroid of its cluster."""
+    k = min(k, len(X))
+    if k == 0:
+        return np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
     if k > TWO_LEVELS_ABOVE:
         return _two_levels(X, k, priority, niter, seed)
-    return assign(X, _trained(X, k, priority, niter, seed))[0]
+    return assign(X, _trained(X, k, priority, niter, seed))
 
 
 def _trained(X: F32, k: int, priority: U64, niter: int, seed: int) -> F32:
@@ -139,7 +146,7 @@ def _trained(X: F32, k: int, priority: U64, niter: int, seed: int) -> F32:
     return train(X if count >= len(X) else X[_smallest(priority, count)], k, niter, seed)
 
 
-def _two_levels(X: F32, k: int, priority: U64, niter: int, seed: int) -> I32:
+def _two_levels(X: F32, k: int, priority: U64, niter: int, seed: int) -> tuple[I32, F32]:
     cells = int(np.ceil(np.sqrt(k)))
     near, _ = nearest(X, _trained(X, cells, priority, niter, seed), min(PROBED, cells))
     shares = _shares(np.bincount(near[:, 0], minlength=cells), k)
@@ -157,7 +164,7 @@ def _two_levels(X: F32, k: int, priority: U64, niter: int, seed: int) -> I32:
         label[visitors[better]] = first + cluster[better]
         best[visitors[better]] = similarity[better]
         first += len(centroids)
-    return label
+    return label, best
 
 
 def _shares(sizes: I64, k: int) -> I64:

@@ -20,6 +20,9 @@ from longctx.engine.sampling import bound_step, numbers_of, sampled
 from longctx.engine.steps import StepRef, read_table
 
 PER_CELL = 32
+_CELLS_PER_PARTITION = 32
+_FEWEST_CELLS = 4
+_CELLS = 16_384  # trained in a quarter of an hour; only more than 4,096 partitions take more
 _COUNTED_FILES = 256
 
 
@@ -64,6 +67,13 @@ class Cells(NamedTuple):
             minlength=cells,
         ).astype(np.int64)
         return number, int(pc.sum(lonely.column("count_all")).as_py() or 0)
+
+
+def cells_for(n: int, limit: int) -> int:
+    """How many cells n documents are divided into, for partitions of at most `limit`."""
+    partitions = -(-n // limit)
+    most = max(_CELLS, _FEWEST_CELLS * partitions)
+    return min(n, _CELLS_PER_PARTITION * partitions, most)
 
 
 def find_cells(context: BarrierContext, cells: int, *numbers: int, ignore: set[str]) -> Cells:

@@ -122,6 +122,9 @@ def form_of(op: str, settings: Mapping[str, Any], docs: float) -> str:
 
     if op == "embed":
         return str(settings["model"])
+    if "one_place_clusters" in settings:
+        clusters = settings["k"] or docs / settings["per_cluster"]
+        return "partitions" if clusters > settings["one_place_clusters"] else ""
     if op == "export":
         return "sorted" if settings.get("order_by") else ""
     if op == "decide":
@@ -158,8 +161,8 @@ def step_name(step: str, form: str) -> str:
 
 # What to set where a step in one place does not fit: (op, step) -> remedy.
 REMEDIES: dict[tuple[str, str], str] = {
-    ("cluster.kmeans", "centroids"): "set `k`: its sample is 256 documents for each cluster",
-    ("dedup.semantic", "centroids"): "set `k`: its sample is 256 documents for each cluster",
+    ("cluster.kmeans", "centroids"): "lower `one_place_clusters`: partitions take over",
+    ("dedup.semantic", "centroids"): "lower `one_place_clusters`: partitions take over",
     ("decide", "borders"): "lower `one_place_up_to`: rounds of counting take over",
     ("decide", "ranked"): "cut by a score that needs no ranks",
     ("dedup.minhash", "components"): "lower `local_edges`: rounds of exchanges take over",

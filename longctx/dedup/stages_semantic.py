@@ -4,22 +4,31 @@ The steps up to `scores` do not depend on eps, so another eps is a new cut of st
 """
 
 from functools import partial
-from itertools import pairwise
 from typing import ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
 from longctx.cluster.stages import assign_part, train_centroids
+from longctx.cluster.stages_apart import (
+    Share,
+    aligned,
+    matrix_of,
+    points_of,
+    points_schema,
+    to_partition,
+)
 from longctx.engine import summary
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.corpus import ROW, Part
 from longctx.engine.op import DROP_REASON, Barrier, Setting
-from longctx.engine.rows import ADDRESS, PART, addressed, as_binary, from_binary, to_part, vectors
-from longctx.engine.steps import BUCKET, Stats
+from longctx.engine.rows import ADDRESS, PART, addressed, as_binary, to_part, vectors
+from longctx.engine.steps import BUCKET, Stats, StepRef
 
+F32 = npt.NDArray[np.float32]
 Mode = Literal["hard", "easy", "random", "longest"]
 _POINTS = pa.schema(
     [
@@ -47,9 +56,10 @@ class DedupSemantic(Barrier):
     """Removes a document when an earlier one of its cluster has cosine above 1 - eps.
 
     The order inside a cluster decides who is earlier: `hard` (farthest from the centroid first, the
-    paper's), `easy`, `random`, or `longest`. `k` defaults to one cluster per 2,000 documents.
-    A document is only removed when its vector saw at least `min_cover` of its text: two long
-    documents that share a beginning, or a style, are not copies.
+    paper's), `easy`, `random`, or `longest`. `k` defaults to one cluster per `per_cluster` rows;
+    more than `one_place_clusters` are trained in partitions of at most about `partition_documents`
+    similar documents. A document is only removed when its vector saw at least `min_cover` of its
+    text: two long documents that share a beginning, or a style, are not copies.
     """
 
     op: Literal["dedup.semantic"]
@@ -58,8 +68,11 @@ class DedupSemantic(Barrier):
     min_cover: float = Field(0.5, ge=0, le=1)
     mode: Mode = "hard"
     k: int | None = Field(None, ge=1)
+    per_cluster: int = Field(2000, ge=1)
     niter: int = Field(100, ge=1)
     seed: int = Field(1234, ge=0)
+    one_place_clusters: int = Field(4096, ge=1)
+    partition_documents: int = Field(250_000, ge=1)
 
     summary: ClassVar[str] = "remove near-duplicates by meaning (SemDeDup)"
     source: ClassVar[str] = "SemDeDup 2303.09540"
@@ -74,12 +87,31 @@ class DedupSemantic(Barrier):
         DROP_REASON,
     )
     removes: ClassVar[bool] = True
+    limits: ClassVar[frozenset[str]] = frozenset({"one_place_clusters", "partition_documents"})
 
     def clusters(self, rows: int) -> int:
-        return min(self.k or max(1, -(-rows // 2000)), rows)
+        return min(self.k or max(1, -(-rows // self.per_cluster)), rows)
 
     def run(self, context: BarrierContext) -> None:
         k = self.clusters(context.rows)
+        if k > self.one_place_clusters:
+            found, brought = self._apart(context, k)
+        else:
+            found, brought = self._together(context, k)
+        written = tuple(n for n in brought.names if n.startswith("sd_"))
+        context.sidecar("scores", [(found, to_part)], _align, brought, written, ignore=_CUT)
+        context.sidecar(
+            "",
+            [],
+            partial(_cut, self.eps, self.inclusive, self.min_cover),
+            pa.schema([(ROW, pa.int32())]),
+            self.writes,
+            columns=["emb_cover", *self.writes[:-1]],
+            removes=True,
+        )
+
+    def _together(self, context: BarrierContext, k: int) -> tuple[StepRef, pa.Schema]:
+        """Clusters trained in one place; documents meet by cluster."""
         centroids = train_centroids(context, k, self.niter, self.seed, ignore=(*_CUT, "mode"))
         context.sidecar(
             "assigned",
@@ -102,17 +134,26 @@ class DedupSemantic(Barrier):
             buckets=buckets,
             ignore=_CUT,
         )
-        written = ("sd_rank", "sd_max_sim", "sd_max_id")
-        context.sidecar("scores", [(scored, to_part)], _align, _SCORED, written, ignore=_CUT)
-        context.sidecar(
-            "",
-            [],
-            partial(_cut, self.eps, self.inclusive, self.min_cover),
-            pa.schema([(ROW, pa.int32())]),
-            self.writes,
-            columns=["sd_cluster", "emb_cover", *written],
-            removes=True,
+        return scored, _SCORED
+
+    def _apart(self, context: BarrierContext, k: int) -> tuple[StepRef, pa.Schema]:
+        """Documents meet by partition, where clusters are trained and their documents compared."""
+        fields = {"k", "per_cluster", "niter", "seed", "mode", *_CUT}
+        points = points_of(context, self.partition_documents, fields, ["text"], _lengths)
+        share = points.share(k, self.niter, self.seed)
+        scored = context.exchange(
+            "placed",
+            [(points.rows, to_partition)],
+            partial(_pairs_apart, self.mode, share),
+            points_schema(("length", pa.int64())),
+            buckets=points.partitions,
+            ignore=_CUT,
         )
+        return scored, _SCORED.append(pa.field("sd_cluster", pa.int32()))
+
+
+def _lengths(table: pa.Table) -> dict[str, pa.Array]:
+    return {"length": pc.utf8_length(table.column("text")).cast(pa.int64())}
 
 
 def _points(part: Part, setting: Setting) -> pa.Table:
@@ -123,8 +164,7 @@ def _points(part: Part, setting: Setting) -> pa.Table:
         rows = rows.append_column("cluster", cluster)
         distance = 1 - table.column("sd_cos").fill_null(0).to_numpy()
         rows = rows.append_column("distance", pa.array(distance, pa.float32()))
-        lengths = pc.utf8_length(table.column("text")).cast(pa.int64())
-        rows = rows.append_column("length", lengths)
+        rows = rows.append_column("length", _lengths(table)["length"])
         matrix = as_binary(vectors(table.column("embedding"))).cast(pa.large_binary())
         found.append(rows.append_column("vector", matrix).filter(cluster.is_valid()))
     return pa.concat_tables(found)
@@ -139,29 +179,39 @@ def _pairs(mode: Mode, table: pa.Table, setting: Setting) -> pa.Table:
     """The clusters of a bucket: each document's rank and its best earlier neighbour."""
     order = [("cluster", "ascending"), ("doc_key", "ascending")]
     table = table.sort_by(order).combine_chunks()
+    return _pairs_of_each(mode, table.drop_columns(["vector"]), matrix_of(table))
+
+
+def _pairs_apart(mode: Mode, share: Share, table: pa.Table, setting: Setting) -> pa.Table:
+    """The same for a partition, whose clusters are found first."""
+    found = share.clustered(table)
+    order = np.argsort(found.cluster, kind="stable")
+    rows = found.rows.append_column("cluster", pa.array(found.cluster))
+    rows = rows.append_column("distance", pa.array(1 - found.similarity)).take(pa.array(order))
+    scored = _pairs_of_each(mode, rows, found.X[order])
+    return scored.append_column("sd_cluster", rows.column("cluster"))
+
+
+def _pairs_of_each(mode: Mode, table: pa.Table, X: F32) -> pa.Table:
+    """All clusters of a table whose rows and vectors are sorted by cluster and document key."""
     starts = np.flatnonzero(np.diff(table.column("cluster").to_numpy(), prepend=-1))
-    clusters = [table.slice(a, b - a) for a, b in pairwise([*starts, table.num_rows])]
-    found = [Stats.detach(_pairs_of_one(mode, c)) for c in clusters or [table]]
+    ends = [*starts[1:], table.num_rows]
+    found = [
+        Stats.detach(_pairs_of_one(mode, table.slice(a, b - a), X[a:b]))
+        for a, b in (zip(starts, ends, strict=True) if len(starts) else [(0, 0)])
+    ]
     stats = summary.merge(s for _, s in found)
     return Stats.attach(pa.concat_tables([t for t, _ in found]), stats)
 
 
-def _pairs_of_one(mode: Mode, table: pa.Table) -> pa.Table:
+def _pairs_of_one(mode: Mode, table: pa.Table, X: F32) -> pa.Table:
     """One cluster, in ascending order of document keys."""
     from longctx.dedup.semantic import CURVE_EPS, removal_curve, semdedup_pairs
     from longctx.ids import priorities
 
-    table = table.combine_chunks()
-    if table.num_rows == 0:
-        width = 4
-        matrix = np.zeros((0, 1), dtype=np.float32)
-    else:
-        width = len(table.column("vector")[0].as_py())
-        column = table.column("vector").combine_chunks().cast(pa.binary(width))
-        matrix = from_binary(pa.chunked_array([column]), np.float32)
     ids = table.column("doc_id").to_pylist()
     rank, similarity, earlier = semdedup_pairs(
-        matrix,
+        X,
         table.column("distance").to_numpy(),
         ids,
         mode,
@@ -184,11 +234,8 @@ def _pairs_of_one(mode: Mode, table: pa.Table) -> pa.Table:
 
 def _align(base: pa.Table, brought: pa.Table, setting: Setting) -> pa.Table:
     """Scores for the rows that have any; a document without a vector has none."""
-    rows = base.column(ROW).to_numpy()
-    index = np.full(len(rows), -1, dtype=np.int64)
-    index[np.searchsorted(rows, brought.column(ROW).to_numpy())] = np.arange(brought.num_rows)
-    taken = brought.take(pa.array(index, mask=index < 0))
-    return taken.select(["sd_rank", "sd_max_sim", "sd_max_id"])
+    own = [n for n in brought.column_names if n.startswith("sd_")]
+    return aligned(own, base, brought)
 
 
 def _cut(

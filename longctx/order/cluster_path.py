@@ -17,9 +17,9 @@ encyclopaedia passages; chains that are longer than a context (threads, chapters
 import numba
 import numpy as np
 
+from longctx.cluster.groups import Groups
 from longctx.cluster.knn import undirected_edges
 from longctx.cluster.similarity import F32, I32, I64, dot, frozen, nearest, pair_similarities
-from longctx.order.clusters import Groups
 from longctx.order.improve import Moves, improve_path
 from longctx.order.path import K_JOIN, greedy_edge_path
 

@@ -27,11 +27,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from longctx.cluster.division import Grouping
+from longctx.cluster.division import Grouping, numbered, similar_cells
 from longctx.cluster.similarity import F32, I64, pair_similarities
-from longctx.ids import mix64
 from longctx.order.cluster_path import orient_paths, path_through
-from longctx.order.clusters import balanced_groups
 
 Figures = dict[str, Any]
 
@@ -41,21 +39,8 @@ def group_cells(centroids: F32, counts: I64, limit: int, seed: int) -> Grouping:
 
     `centroids` float32[c, d], unit norm; `counts` int64[c] documents in each.
     """
-    c = len(centroids)
-    if c == 0:
-        return Grouping(np.zeros(0, np.int32), np.zeros(0, np.int32), 0)
-    wanted = max(1, -(-int(counts.sum()) // limit))
-    priority = mix64(np.arange(c, dtype=np.uint64))
-    groups = balanced_groups(centroids, counts, priority, wanted, max_tokens=limit, seed=seed)
-    first, shares = np.zeros(c, np.int32), np.ones(c, np.int32)
-    members = groups.each()
-    count = 0
-    for group in path_through(groups.centroids).tolist():
-        held = int(counts[members[group]].sum())
-        first[members[group]] = count
-        shares[members[group]] = -(-held // limit) if held > limit else 1
-        count += int(shares[members[group][0]])
-    return Grouping(first, shares, count)
+    groups = similar_cells(centroids, counts, limit, seed)
+    return numbered(groups, counts, limit, path_through(groups.centroids))
 
 
 class Joints(NamedTuple):

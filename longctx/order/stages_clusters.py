@@ -10,8 +10,8 @@ from longctx.errors import RecipeError, RunError
 from longctx.order.stages_semantic import SemanticOrder
 
 if TYPE_CHECKING:
+    from longctx.cluster.groups import Groups
     from longctx.cluster.similarity import I64
-    from longctx.order.clusters import Groups
     from longctx.order.tours import Arranged, Graph
 
 
@@ -60,7 +60,7 @@ class ClusteredOrder(SemanticOrder):
         return self.n_clusters is None or self.max_cluster_tokens is not None
 
     def _grouped(self, graph: "Graph", niter: int, setting: Setting) -> "Groups":
-        from longctx.order.clusters import balanced_groups
+        from longctx.cluster.groups import balanced_groups
 
         tokens, k, limit = self._sizes(graph.tokens, setting)
         return balanced_groups(

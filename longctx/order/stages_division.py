@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from longctx.cluster.stages_cells import Cells, find_cells
+from longctx.cluster.stages_cells import Cells, cells_for, find_cells
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.corpus import Part
 from longctx.engine.op import Setting
@@ -25,9 +25,6 @@ from longctx.order.stages_semantic import OPTIONAL
 if TYPE_CHECKING:
     from longctx.cluster.division import Grouping
 
-_CELLS_PER_PARTITION = 32
-_FEWEST_CELLS = 4
-_CELLS = 16_384  # trained in a quarter of an hour; only more than 4,096 partitions take more
 PARTITION = "partition"
 POINTS = pa.schema([*ADDRESS, *OPTIONAL, (PARTITION, pa.int32()), ("vector", pa.large_binary())])
 
@@ -50,13 +47,6 @@ def divide(context: BarrierContext, limit: int, fields: set[str]) -> tuple[StepR
         ignore=fields,
     )
     return partitions, points
-
-
-def cells_for(n: int, limit: int) -> int:
-    """How many cells n documents are divided into, for partitions of at most `limit`."""
-    partitions = -(-n // limit)
-    most = max(_CELLS, _FEWEST_CELLS * partitions)
-    return min(n, _CELLS_PER_PARTITION * partitions, most)
 
 
 def _partitions(cells: Cells, setting: Setting) -> dict[str, Any]:

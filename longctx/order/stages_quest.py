@@ -138,8 +138,9 @@ class OrderQuest(SemanticOrder):
 
     def _by_vectors(self, graph: "Graph", members: "I64", setting: Setting) -> list["I64"]:
         """Tours of documents in a language without stop-words: groups and paths, then by chance."""
+        from longctx.cluster.groups import balanced_groups
         from longctx.order.cluster_path import cluster_path
-        from longctx.order.clusters import balanced_groups, number_of_clusters
+        from longctx.order.clusters import number_of_clusters
         from longctx.order.quest import closed
 
         assert self.length is not None

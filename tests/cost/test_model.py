@@ -139,6 +139,14 @@ ORDER: dict[str, Any] = {"exact_up_to": 100, "one_place_up_to": 1000}
         ("order.neighbours", {"variant": "sentences"}, 5, "sentences"),
         ("embed", {"model": "minilm"}, 5, "minilm"),
         ("pack", {"one_place_up_to": 10}, 11, "partitions"),
+        ("cluster.kmeans", {"k": None, "per_cluster": 5, "one_place_clusters": 2}, 10, ""),
+        (
+            "cluster.kmeans",
+            {"k": None, "per_cluster": 5, "one_place_clusters": 2},
+            11,
+            "partitions",
+        ),
+        ("dedup.semantic", {"k": 3, "per_cluster": 5, "one_place_clusters": 2}, 4, "partitions"),
     ],
 )
 def test_size_and_settings_decide_the_form(
@@ -157,7 +165,7 @@ def test_steps_that_differ_by_a_number_are_one() -> None:
 
 
 def test_every_misfit_has_a_remedy() -> None:
-    assert "set `k`" in remedy_of("cluster.kmeans", "centroids", {})
+    assert "partitions" in remedy_of("cluster.kmeans", "centroids", {})
     assert "one_place_up_to" in remedy_of("order.path", "tours", ORDER)
     assert "rounds" in remedy_of("decide", "borders", {"one_place_up_to": 5})
     assert "more memory" in remedy_of("order.source", "tours", {})

@@ -23,7 +23,7 @@ WINDOWS = {"targets": {"8192": {"windows_per_shard": 2048, "shards": TOKENS // 2
 STATS: dict[str, Any] = {
     "documents": {"with_vector": DOCUMENTS, "documents": DOCUMENTS, "tokens": TOKENS},
     "units": {"units": 20 * DOCUMENTS, "unit_tokens": TOKENS},
-    "partitions": {"count": 1000},
+    "partitions": {"count": 4000, "documents": DOCUMENTS},
     "sizes": {"bytes": 4000 * DOCUMENTS},
     "borders": {"files": 4000 * DOCUMENTS // EXCHANGE_BYTES},
     "cells-1": {"rows": 40_000_000, "most": 2_000_000},

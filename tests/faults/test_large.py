@@ -6,6 +6,7 @@ Both run the command in processes of its own and look at it from outside.
 import json
 import os
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,11 @@ MAIN_JOB: list[dict[str, Any]] = [
 
 
 def prose(rng: np.random.Generator, size: int) -> str:
-    """About `size` characters of lines of random words."""
-    known = np.array([f"{'bcdfghjklm'[i % 10]}{'aeiou'[i % 5]}n{i}" for i in range(5000)])
-    drawn = rng.choice(known, (size // 60, 10))
+    """About `size` characters of random words; without digits, which MinHash takes as one."""
+    known = np.array(
+        ["".join(word) for word in product("bdgklmnprst", "aeiou", "bdgklmnprst", "aeiou")]
+    )
+    drawn = rng.choice(known, (size // 50, 10))
     return "\n".join(" ".join(line) + "." for line in drawn)[:size]
 
 
@@ -65,7 +68,9 @@ def test_two_gigabytes_of_large_documents_in_four(tmp_path: Path) -> None:
     read, packed = record["stages"][0], record["stages"][-1]
     assert read["rows_out"] == packed["rows_out"] == DOCUMENTS
     assert packed["steps"]["audit"]["tokens"] >= record["stages"][1]["summary"]["tokens"]
-    assert taken.peak < LIMIT, f"{taken.peak / 1e9:.2f} GB, largest worker {taken.worker / 1e9:.2f}"
+    held = f"{taken.peak / 1e9:.2f} GB in all, {taken.worker / 1e9:.2f} GB the largest worker"
+    print(held)
+    assert taken.peak < LIMIT, held
 
 
 def test_exchanges_larger_than_the_object_store_are_spilled(tmp_path: Path) -> None:

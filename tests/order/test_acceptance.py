@@ -16,9 +16,10 @@ from jobs.bench.published import (
     SHARDS,
     is_off,
 )
+from longctx.cluster.groups import balanced_groups
 from longctx.order.bounds import hk_bound, hk_bound_sparse
 from longctx.order.cluster_path import cluster_path, path_through
-from longctx.order.clusters import balanced_groups, clusters_order, random_sequence
+from longctx.order.clusters import clusters_order, random_sequence
 from longctx.order.icp import icp_order
 from longctx.order.icp_released import icp_released_order
 from longctx.order.improve import improve_path

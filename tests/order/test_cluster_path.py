@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from longctx.cluster.groups import Groups, balanced_groups
 from longctx.cluster.knn import search, undirected_edges
 from longctx.cluster.similarity import pair_similarities
 from longctx.order.cluster_path import cluster_path, orient_paths, path_through
-from longctx.order.clusters import Groups, balanced_groups
 from longctx.order.improve import improve_path
 from longctx.order.path import greedy_edge_path
 from tests.order.conftest import at_degrees, named

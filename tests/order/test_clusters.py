@@ -3,14 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from longctx.cluster.groups import Groups, balanced_groups
 from longctx.ids import doc_keys, priorities
-from longctx.order.clusters import (
-    Groups,
-    balanced_groups,
-    clusters_order,
-    number_of_clusters,
-    random_sequence,
-)
+from longctx.order.clusters import clusters_order, number_of_clusters, random_sequence
 from tests.order.conftest import at_degrees, named
 
 

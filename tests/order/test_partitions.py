@@ -12,6 +12,7 @@ from jobs.bench.datasets import hier
 from longctx.cluster.division import dealt, partition_of
 from longctx.cluster.kmeans import assign, train
 from longctx.cluster.similarity import pair_similarities
+from longctx.cluster.stages_cells import cells_for
 from longctx.ids import mix64
 from longctx.order.metrics import adjacency, best_earlier, coherence
 from longctx.order.partitions import (
@@ -21,7 +22,6 @@ from longctx.order.partitions import (
     join_partitions,
     merged_figures,
 )
-from longctx.order.stages_division import cells_for
 from tests.order.conftest import at_degrees
 
 X = hier(2000, 32)
