@@ -72,12 +72,13 @@ class Recommendation:
     def weights_file(self, date: str) -> dict[str, Any]:
         """The weights as `mix.weights` reads them, with the evidence for them."""
         sources = self.model.sources
+        shares = dict(zip(sources, self.shares.tolist(), strict=True))
         return {
             "schema_version": SCHEMA_VERSION,
             "kind": KIND,
             "unit": "tokens",
             "by": "source",
-            "weights": dict(zip(sources, self.shares.tolist(), strict=True)),
+            "weights": shares,
             "evidence": {
                 "method": {
                     "model": self.model.kind,
@@ -91,6 +92,7 @@ class Recommendation:
                 },
                 "runs": len(self.model.runs.ids),
                 "predicted": {
+                    "shares": shares,
                     "loss": self.predicted,
                     "gain": self.gain,
                     "kl": self.kl if np.isfinite(self.kl) else None,

@@ -176,8 +176,7 @@ def _beaten(model: Model) -> list[str]:
 
 def optimise_view(found: Recommendation) -> Group:
     """The shares, what is predicted for them and for others, bounds, and how sure the gain is."""
-    written = found.weights_file("")
-    said = optimum_words(Evidence.model_validate(written["evidence"]), written["weights"])
+    said = optimum_words(Evidence.model_validate(found.weights_file("")["evidence"]))
     return Group(_share_table(found), Text(), _loss_table(found), Text(), listed(said))
 
 

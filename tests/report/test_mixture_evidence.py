@@ -122,7 +122,7 @@ def test_evidence_is_read_into_types() -> None:
     assert found.fit is not None
     assert [one.target for one in found.fit.targets] == [OVERALL, "web", "books"]
     assert len(found.gaps) == 12
-    rows = shares(found, written["weights"])
+    rows = shares(found)
     assert [row.share for row in rows] == sorted(written["weights"].values(), reverse=True)
     books = next(row for row in rows if row.source == "books")
     assert books.epochs == pytest.approx(books.share * 8e9 / 1e9)

@@ -176,15 +176,13 @@ def test_the_page_of_an_optimum_has_verdict_shares_gains_and_the_fit() -> None:
 
 def test_words_of_the_optimum_are_those_of_its_numbers() -> None:
     written = json.loads(json.dumps(weights_file()))
-    said = optimum_words(Evidence.model_validate(written["evidence"]), written["weights"])
+    said = optimum_words(Evidence.model_validate(written["evidence"]))
     assert f"{written['evidence']['predicted']['gain']:.4f} nats predicted" in said[0]
     assert "books (most)" in " ".join(said)
     written["evidence"]["verdict"] = "not distinguishable"
     written["evidence"]["predicted"]["kl"] = None
     written["evidence"]["method"]["forced"] = ["web: flat"]
-    words = " ".join(
-        optimum_words(Evidence.model_validate(written["evidence"]), written["weights"])
-    )
+    words = " ".join(optimum_words(Evidence.model_validate(written["evidence"])))
     assert "do not show that they are better" in words
     assert "the prior lacks a source" in words
     assert "Solved although refused: web: flat" in words

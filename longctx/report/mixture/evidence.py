@@ -86,6 +86,7 @@ class Resampled(Form):
 class Predicted(Form):
     """What is predicted for the optimum; `kl` is None where the prior lacks one of its sources."""
 
+    shares: Annotated[BySource, Field(min_length=1)]
     loss: Number
     gain: Number
     kl: Number | None
@@ -146,8 +147,8 @@ def evidence_of(stored: Any) -> Evidence | None:
         return None
 
 
-def shares(evidence: Evidence, weights: dict[str, float]) -> list[Share]:
-    """All sources of the weights, the largest share first."""
+def shares(evidence: Evidence) -> list[Share]:
+    """All sources of the optimum, the largest share first."""
     bounds = evidence.bounds
     held = {**dict.fromkeys(bounds.at_lo, "least"), **dict.fromkeys(bounds.at_hi, "most")}
     return [
@@ -161,5 +162,5 @@ def shares(evidence: Evidence, weights: dict[str, float]) -> list[Share]:
             why=bounds.why.get(source, ""),
             epochs=None if bounds.epochs is None else bounds.epochs.get(source),
         )
-        for source, share in sorted(weights.items(), key=lambda item: -item[1])
+        for source, share in sorted(evidence.predicted.shares.items(), key=lambda item: -item[1])
     ]

@@ -30,14 +30,14 @@ _ROWS = 40
 _KEPT = 0.3
 
 
-def optimum_sections(evidence: Evidence, weights: dict[str, float]) -> list[Section]:
+def optimum_sections(evidence: Evidence) -> list[Section]:
     """The verdict with the gains, the shares, and the losses of mixtures that need no model."""
-    return [_gain(evidence, weights), _shares(evidence, weights), _losses(evidence)]
+    return [_gain(evidence), _shares(evidence), _losses(evidence)]
 
 
-def optimum_tiles(evidence: Evidence, weights: dict[str, float]) -> Markup:
+def optimum_tiles(evidence: Evidence) -> Markup:
     """Key figures of an optimum."""
-    gap = evidence.predicted.bootstrap
+    gap, weights = evidence.predicted.bootstrap, evidence.predicted.shares
     top = max(weights, key=lambda source: weights[source])
     epochs = evidence.bounds.epochs
     shown = [
@@ -56,11 +56,11 @@ def optimum_tiles(evidence: Evidence, weights: dict[str, float]) -> Markup:
     return tiles(shown)
 
 
-def _gain(evidence: Evidence, weights: dict[str, float]) -> Section:
+def _gain(evidence: Evidence) -> Section:
     known = cautions(evidence)
     body = [
         tag("p", prose(gain_sentence(evidence)), class_="lead"),
-        optimum_tiles(evidence, weights),
+        optimum_tiles(evidence),
         _gains(evidence),
         worries("Keep in mind", known) if known else NOTHING,
     ]
@@ -118,8 +118,8 @@ def gain_bins(gaps: Sequence[float], also: Sequence[float]) -> Histogram:
     return Histogram([(first + i) * step for i in range(number + 1)], counts, "gain")
 
 
-def _shares(evidence: Evidence, weights: dict[str, float]) -> Section:
-    rows = shares(evidence, weights)
+def _shares(evidence: Evidence) -> Section:
+    rows = shares(evidence)
     prior = one_line(evidence.method.prior, 30)
     near = [row for row in rows if row.held]
     held = (
@@ -133,7 +133,7 @@ def _shares(evidence: Evidence, weights: dict[str, float]) -> Section:
         f"and the bounds between which it was looked for.{held}",
         [("soft", "bounds"), ("neutral", f"prior: {prior}"), ("accent", "optimum")],
     )
-    said = paragraph(share_sentence(evidence, weights))
+    said = paragraph(share_sentence(evidence))
     more = len(rows) - _ROWS
     rest = (
         paragraph(f"{plural(more, 'more source')} are in the table only.") if more > 0 else NOTHING

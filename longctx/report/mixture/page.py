@@ -16,15 +16,15 @@ from longctx.report.mixture.words import model_named
 def render_optimum(written: dict[str, Any]) -> str:
     """The page as text, to be written as UTF-8, of what is written to the file of weights."""
     evidence = Evidence.model_validate(written["evidence"])
-    weights: dict[str, float] = written["weights"]
-    said = f"{plural(len(weights), 'source')}, {plural(evidence.runs, 'run')}, {evidence.date}"
+    sources = len(evidence.predicted.shares)
+    said = f"{plural(sources, 'source')}, {plural(evidence.runs, 'run')}, {evidence.date}"
     heading = tag(
         "header",
         tag("p", text("Shares from small runs"), class_="kicker"),
         tag("h1", text("Which shares lose least?")),
         tag("p", text(said), class_="when"),
     )
-    sections = [*optimum_sections(evidence, weights), *evidence_sections(evidence)]
+    sections = [*optimum_sections(evidence), *evidence_sections(evidence)]
     return document("Recommended mixture", heading, sections)
 
 

@@ -31,13 +31,14 @@ def gain_sentence(evidence: Evidence) -> str:
     )
 
 
-def optimum_words(evidence: Evidence, weights: dict[str, float]) -> list[str]:
+def optimum_words(evidence: Evidence) -> list[str]:
     """The gain with its verdict, the largest share, and what a reader should know."""
-    return [gain_sentence(evidence), share_sentence(evidence, weights), *cautions(evidence)]
+    return [gain_sentence(evidence), share_sentence(evidence), *cautions(evidence)]
 
 
-def share_sentence(evidence: Evidence, weights: dict[str, float]) -> str:
+def share_sentence(evidence: Evidence) -> str:
     """The largest share, how far all are from the prior, and how they were found."""
+    weights = evidence.predicted.shares
     top = max(weights, key=lambda source: weights[source])
     kl = evidence.predicted.kl
     far = "the prior lacks a source of it" if kl is None else f"KL to the prior {kl:.3f} nats"

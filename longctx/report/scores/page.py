@@ -37,12 +37,12 @@ def render(data: StageScores) -> str:
     return document(f"{data.stage}: scores of {data.run}", heading(data.stage, data.run), sections)
 
 
-def heading(title: str, run: str) -> Markup:
+def heading(title: str, run: str, room: str = "scores") -> Markup:
     """The heading of a page beside the report, with the way back."""
     back = tag("a", text("Run report"), href="../report.html")
     return tag(
         "header",
-        tag("p", back, text(" / scores"), class_="kicker"),
+        tag("p", back, text(f" / {room}"), class_="kicker"),
         tag("h1", text(title)),
         tag("p", text("of the run "), tag("span", text(run), class_="run"), class_="when"),
     )
