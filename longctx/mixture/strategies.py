@@ -1,0 +1,121 @@
+"""The natural mix, and what the strategies of Fu et al. would do, from one census.
+
+Table 5 of arXiv 2402.10171 compares these strategies; here each gets a row for the corpus at hand,
+without a second pass over it. Caps are shown and enforce nothing. (The table is ours.)
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from longctx.mixture.caps import Question, unbounded
+from longctx.mixture.census import Census
+from longctx.mixture.chance import F64, I64
+from longctx.mixture.rules import LONG
+from longctx.mixture.supply import Supply, plain_supplies
+from longctx.mixture.upsample import BOOST, STRATEGIES, Strategy, boosts
+from longctx.mixture.weights import boosted, natural
+
+
+def natural_mix(census: Census, long_from: int) -> dict[str, Any]:
+    """Shares, long shares and documents of the corpus as it is, by source and in all."""
+    low, own = census.low(), census.own.size
+    names = np.array([c.source for c in census.cells], dtype=object)
+    total = int(own.sum())
+    by_source = {}
+    for source in census.sources:
+        inside = names == source
+        size = int(own[inside].sum())
+        by_source[source] = {
+            "docs": int(census.docs[inside].sum()),
+            "size": size,
+            "share": size / total if total else 0.0,
+            "long_share": _share(own, inside & (low >= long_from), inside),
+        }
+    everything = np.ones(len(own), dtype=np.bool_)
+    return {
+        "size": total,
+        "docs": int(census.docs.sum()),
+        "long_share": _share(own, low >= long_from, everything),
+        "sources": by_source,
+    }
+
+
+def _share(sizes: I64, part: Any, whole: Any) -> float:
+    total = int(sizes[whole].sum())
+    return int(sizes[part].sum()) / total if total else 0.0
+
+
+def compare_strategies(
+    census: Census,
+    budget: float,
+    strategies: Sequence[str] = tuple(STRATEGIES),
+    *,
+    slots: Mapping[str, list[str]] | None = None,
+    max_epochs: int = 4,
+    unit: str = "tokens",
+) -> list[dict[str, Any]]:
+    """One row a strategy: shares by source, L1 to the natural ones, long share, epochs, budget.
+
+    `slots` say which sources are code, books and arXiv; without them strategies that raise these
+    have `status` "no sources" and no numbers. `max_epochs` of a row is the highest rate, `b_max`
+    the largest budget that keeps its shares with the given `max_epochs`.
+    """
+    return [_row(census, budget, name, slots or {}, max_epochs, unit) for name in strategies]
+
+
+def _row(
+    census: Census,
+    budget: float,
+    name: str,
+    slots: Mapping[str, list[str]],
+    max_epochs: int,
+    unit: str,
+) -> dict[str, Any]:
+    strategy = STRATEGIES[name]
+    raised = boosts(strategy, slots)
+    if not all(raised.values()):
+        needed = [slot for slot, named in raised.items() if not named]
+        return {"strategy": name, "status": f"no source is named for {', '.join(needed)}"}
+    given = plain_supplies(census, strategy.length)
+    own = natural(np.array([float(s.own.sum()) for s in given]))
+    weights = _weights(strategy, given, own, raised)
+    question = Question(given, weights, budget, max_epochs, not strategy.weights_follow, unit)
+    found = unbounded(question)
+    rates = [found.rate(i, s) for i, s in enumerate(given)]
+    long = sum(s.in_long(r, LONG) for s, r in zip(given, rates, strict=True))
+    top = max(float(r[s.size > 0].max(initial=0.0)) for r, s in zip(rates, given, strict=True))
+    return {
+        "strategy": name,
+        "status": "ok" if top <= max_epochs * (1 + 1e-9) else "above max_epochs",
+        "shares": {s.entry.source: float(w) for s, w in zip(given, weights, strict=True)},
+        "l1": float(np.abs(weights - own).sum()),
+        "long_share": long / float(found.target.sum()),
+        "max_epochs": top,
+        "b_max": question.largest_budget,
+    }
+
+
+def _weights(
+    strategy: Strategy, given: Sequence[Supply], own: F64, raised: Mapping[str, Sequence[str]]
+) -> F64:
+    if strategy.weights_follow:
+        return natural(np.array([s.effective(s.p) for s in given]))
+    sources = [s.entry.source for s in given]
+    return boosted(
+        own, raised_values(raised, dict(zip(sources, own.tolist(), strict=True))), sources
+    )
+
+
+def raised_values(
+    raised: Mapping[str, Sequence[str]], own: Mapping[str, float]
+) -> dict[str, float]:
+    """The value of every source that a strategy raises: .60 for each slot, dealt by own share."""
+    found = {}
+    for named in raised.values():
+        total = sum(own.get(s, 0.0) for s in named)
+        for source in named:
+            part = own.get(source, 0.0) / total if total > 0 else 1 / len(named)
+            found[source] = BOOST * part
+    return found
