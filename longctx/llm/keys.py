@@ -47,8 +47,12 @@ def key_pair(req: GenRequest, model_id: str) -> tuple[str, str]:
     fields = _fields(req, model_id)
     limit = fields.pop("max_tokens")
     # In ascending order of names the limit stands between `extra` and everything else.
-    extra, rest = _text({"extra": fields.pop("extra")})[:-1], _text(fields)[1:]
-    return _digest(f'{extra},"max_tokens":{limit},{rest}'), _digest(f"{extra},{rest}")
+    extra, rest = _text({"extra": fields.pop("extra")})[:-1], _encoded(_text(fields))[1:]
+    heads = f'{extra},"max_tokens":{limit},', f"{extra},"
+    canonical, logical = (hashlib.sha256(_encoded(head)) for head in heads)
+    canonical.update(rest)
+    logical.update(rest)
+    return canonical.hexdigest(), logical.hexdigest()
 
 
 def _fields(req: GenRequest, model_id: str) -> dict[str, Any]:
@@ -78,8 +82,12 @@ def _text(fields: dict[str, Any]) -> str:
 
 
 def _digest(text: str) -> str:
+    return hashlib.sha256(_encoded(text)).hexdigest()
+
+
+def _encoded(text: str) -> bytes:
     try:
-        return hashlib.sha256(text.encode()).hexdigest()
+        return text.encode()
     except UnicodeEncodeError:
         raise BadRequestError("a text of the request holds half a surrogate pair") from None
 

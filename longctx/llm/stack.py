@@ -22,7 +22,7 @@ from longctx.llm.budget import Budget, Reservation
 from longctx.llm.cache import entry_of, is_storable
 from longctx.llm.cache_writer import CacheWriter
 from longctx.llm.classify import RULES
-from longctx.llm.limiter import AimdLimiter, Pace
+from longctx.llm.limiter import AimdLimiter, Pace, Refusals
 from longctx.llm.meter import Meter
 from longctx.llm.scrub import scrubbed
 from longctx.llm.settings import ClientSettings
@@ -115,6 +115,7 @@ class Limited:
     ) -> None:
         self.inner, self.limiter, self.budget = inner, limiter, budget
         self._requests, self._tokens, self._backlog = requests, tokens, backlog
+        self._refusals = Refusals()
         self._door: deque[_Ticket] = deque()
         self._alarm: asyncio.TimerHandle | None = None
         self._fault: LLMJobError | None = None
@@ -126,15 +127,25 @@ class Limited:
             answer = await self.inner.attempt(req, key)
             usage = answer.usage
             self.limiter.success()
+            self._refusals.ended(refused=False)
             return answer
         except AttemptError as error:
             usage = error.usage
             if RULES[error.event].overload:
                 error.stale = ticket.epoch != self.limiter.epoch
-                self.limiter.overload(ticket.epoch)
+                self._refused(ticket)
             raise
         finally:
             self._leave(ticket, usage)
+
+    def _refused(self, ticket: _Ticket) -> None:
+        """Let fewer in, if it is their number that was refused, and not this request."""
+        if ticket.epoch != self.limiter.epoch:
+            return
+        self._refusals.ended(refused=True)
+        if self._refusals.are_many():
+            self.limiter.overload(ticket.epoch)
+            self._refusals.clear()
 
     async def _enter(self, req: GenRequest, again: bool) -> _Ticket:
         loop = asyncio.get_running_loop()

@@ -180,6 +180,29 @@ def test_a_burst_of_complaints_halves_once_and_opens_nothing(loop: LoopThread) -
     assert (asked.limiter.limit, asked.limiter.epoch) == (16, 1)
 
 
+def test_a_server_that_refuses_some_whatever_is_in_flight_is_kept_busy(loop: LoopThread) -> None:
+    busy = AttemptError("rate_limited", status=429)
+    backend = Planned({str(i): [busy, GOOD] for i in range(10, 1000, 20)}, seconds=0.05)
+    asked = client(loop, backend, in_flight=16)
+    assert all(r.error is None for r in asked.generate(rows(1000)))
+    assert asked.limiter.limit == 16
+
+
+def test_a_server_that_refuses_what_is_too_many_gets_fewer(loop: LoopThread) -> None:
+    backend = Planned(seconds=0.05)
+
+    def full(req: GenRequest) -> Answer:
+        if backend.in_flight >= 6:
+            raise AttemptError("overloaded", status=503)
+        return GOOD
+
+    backend.plan["*"] = [full]
+    asked = client(loop, backend, in_flight=16, attempts=50)
+    assert all(r.error is None for r in asked.generate(rows(400)))
+    assert asked.limiter.epoch >= 2
+    assert asked.limiter.limit <= 8
+
+
 def test_a_server_that_only_complains_opens_the_breaker(loop: LoopThread) -> None:
     backend = Planned({"*": [AttemptError("rate_limited", status=429)]})
     asked = client(loop, backend, in_flight=32)

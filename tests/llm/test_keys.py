@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longctx.llm.keys import BadRequestError, canonical_key, canonical_text, logical_key
+from longctx.llm.keys import (
+    BadRequestError,
+    canonical_key,
+    canonical_text,
+    key_pair,
+    logical_key,
+)
 from longctx.llm.seeds import derive_seed, messages_digest
 from longctx.llm.types import GenRequest
 
@@ -128,3 +134,20 @@ def test_what_has_no_canonical_form_is_a_bad_request(change: dict[str, Any]) -> 
 def test_digest_of_messages_is_that_of_their_canonical_json() -> None:
     text = b'[{"content":"hi","role":"user"}]'
     assert messages_digest(HI.messages) == hashlib.sha256(text).hexdigest()
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs"])),
+    st.integers(),
+    st.dictionaries(st.text('a"}é', max_size=3), st.none() | st.integers()),
+)
+def test_both_keys_at_once_are_the_same_keys(content: str, limit: int, extra: Any) -> None:
+    messages = [{"role": "user", "content": content}]
+    req = replace(HI, messages=messages, max_tokens=limit, extra=extra)
+    assert key_pair(req, "m") == (canonical_key(req, "m"), logical_key(req, "m"))
+
+
+@pytest.mark.parametrize("change", BAD, ids=str)
+def test_neither_of_both_keys_at_once(change: dict[str, Any]) -> None:
+    with pytest.raises(BadRequestError):
+        key_pair(replace(HI, **change), "m")

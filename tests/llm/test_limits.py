@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from longctx.llm.backoff import backoff_delay, parse_retry_after
 from longctx.llm.breaker import Breaker, FirstFinished
 from longctx.llm.budget import Budget
-from longctx.llm.limiter import AimdLimiter, Pace, share
+from longctx.llm.limiter import AimdLimiter, Pace, Refusals, share
 from longctx.llm.types import Usage
 
 
@@ -75,6 +75,22 @@ def test_aimd_stays_between_one_and_the_maximum() -> None:
     assert [limiter.success() for _ in range(200)][-1] == 2
     with pytest.raises(ValueError, match="at least 1"):
         AimdLimiter(0)
+
+
+def test_a_few_refusals_of_a_hundred_are_not_many() -> None:
+    refusals = Refusals()
+    refusals.ended(refused=True)
+    assert refusals.are_many()
+    refusals.clear()
+    assert not refusals.are_many()
+    for i in range(200):
+        refusals.ended(refused=i % 20 == 19)
+        assert not refusals.are_many()
+    said = []
+    for _ in range(12):
+        refusals.ended(refused=True)
+        said.append(refusals.are_many())
+    assert said.index(True) in (7, 8)  # with those of the window before, 11 of 50
 
 
 def test_pace_spaces_starts_and_takes_back_what_was_not_used() -> None:
