@@ -1,6 +1,8 @@
 """What a reply means: the table of retries, and messages without what the request said."""
 
 import json
+import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -147,9 +149,12 @@ def test_messages_of_results_are_cut() -> None:
     assert len(GenError("transport", 500, "m" * 600).message) == 500
 
 
-def test_job_errors_say_what_to_do_and_travel() -> None:
-    import pickle
+def test_job_errors_are_on_the_page() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    assert [m for m, _ in JOB_ERRORS.values() if f"`{m}`" not in page] == []
 
+
+def test_job_errors_say_what_to_do_and_travel() -> None:
     for code in JOB_ERRORS:
         fault = pickle.loads(pickle.dumps(LLMJobError(code, "a detail", where="here")))
         assert (fault.code, fault.detail, fault.where) == (code, "a detail", "here")
