@@ -53,7 +53,8 @@ class Export(Barrier):
     called there, as in `{text: content, cut_gateau: score}`. Documents come in the order of the
     corpus, or with `order_by: {column: lf_score}` the best first (`descending: false`: the smallest
     first), nulls last, equal ones by id. A file holds about `shard_mb` of text, so the order goes
-    on from file to file. JSON lines can be compressed (`gz`, `zst`); Parquet always is.
+    on from file to file. JSON lines can be compressed (`gz`, `zst`); Parquet always is. A document
+    that a mixture copies is written once; `mix_copies` among `columns` says how often it counts.
     """
 
     op: Literal["export"]

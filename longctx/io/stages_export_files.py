@@ -17,9 +17,15 @@ from longctx.errors import RunError
 from longctx.io import paths
 from longctx.io.exported import compressed, json_lines, record_table, row_groups
 from longctx.io.output_folder import MANIFEST, made_by, remove_other_lengths, remove_stale
+from longctx.pack.stream import COPIES
 
 if TYPE_CHECKING:
     from longctx.io.stages_export import Export
+
+_NO_COPIES = (
+    f"A mixture gives documents copies, but every document is exported once and says nothing of "
+    f"them: name `{COPIES}` in `columns` of export."
+)
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,8 @@ def publish(op: "Export", context: BarrierContext) -> None:
         "it was left out.": 1
         for name, n in sorted(told.get("shadowed", {}).items())
     }
+    if context.corpus.has(COPIES) and COPIES not in op.columns:
+        warnings[_NO_COPIES] = 1
     known = {k: told[k] for k in ("files", "documents", "bytes")}
     order = {"order_by": op.order_by.column} if op.order_by else {}
     context.step_stats["files"] = {**known, "format": op.format, **order, "warnings": warnings}

@@ -59,6 +59,9 @@ class Pack(Barrier):
 
     More than `one_place_up_to` documents are planned in blocks of consecutive ones: no window holds
     documents of two blocks.
+
+    After a mixture, copy k of a document is packed in pass k, whose windows hold only documents
+    with more than k copies, so no window holds two copies of one; its column `pass` says k.
     """
 
     op: Literal["pack"]

@@ -6,7 +6,7 @@ window. Long documents' sentence ends come from a step of their own, because onl
 
 What the process holds: 450 bytes a document at most, while windows are numbered; rules that compare
 documents hold their vectors too (8·d bytes: float32, twice while they are put in order). Copies of
-a mixture hold a placement each (about 150 bytes). Above `one_place_up_to` documents the plan is
+a mixture cost about 200 bytes each beyond the first. Above `one_place_up_to` documents the plan is
 made in blocks (`stages_blocks.py`).
 """
 
