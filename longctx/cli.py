@@ -20,6 +20,7 @@ from longctx.cli_scale import asks_for_scale, plan_scale, scale_arguments
 from longctx.cli_windows import compare, compare_arguments, inspect, inspect_arguments
 from longctx.errors import LongctxError, RecipeError, RunError
 from longctx.last_words import last_words
+from longctx.location import refuse_lost_place
 from longctx.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ _EPILOG = """examples:
 
 exit codes: 0 done, 1 the run failed, 2 the recipe or the arguments are wrong
 """
-# The folder in which Ray keeps the uploaded working directories of jobs.
-_UPLOADED = "working_dir_files"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -156,7 +155,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from longctx.report.terminal import closing_table
 
     recipe = _load(arguments)
-    _refuse_lost_places(recipe)
+    refuse_lost_place("run_dir", recipe.body.run_dir)
+    refuse_lost_place("output.path", recipe.body.output.path)
     told = metered(reporter(arguments.quiet), recipe.body.name, arguments.metrics_file)
     with last_words(_worded(_ended_from_outside())):
         record = run(recipe, reporter=told, num_cpus=arguments.cpus, verify=arguments.verify)
@@ -174,20 +174,6 @@ def _ended_from_outside() -> RunError:
         + (" and `ray status` whether the cluster lives" if address else "")
         + ", then run again: it goes on where it stopped",
     )
-
-
-def _refuse_lost_places(recipe: "Recipe") -> None:
-    """In a submitted job a relative path leads into a copy that Ray removes after the job."""
-    if _UPLOADED not in Path.cwd().parts:
-        return
-    body = recipe.body
-    for field, place in (("run_dir", body.run_dir), ("output.path", body.output.path)):
-        if place and "://" not in place and not Path(place).expanduser().is_absolute():
-            raise RecipeError(
-                f"`{place}` would lie in the job's temporary copy of the working directory",
-                where=field,
-                remedy="give an absolute path that all nodes share, or a URL",
-            )
 
 
 def _load(arguments: argparse.Namespace) -> "Recipe":

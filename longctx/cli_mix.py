@@ -1,4 +1,4 @@
-"""`longctx mix`: mixtures for proxy runs, models of what they lost, and the mixture to use.
+"""`longctx mix`: mixtures, proxy runs on them, models of their losses, the mixture to use.
 
 Each sub-command is a row of `_COMMANDS`: its help, its function, its arguments.
 """
@@ -21,6 +21,7 @@ from longctx.cli_mix_files import (
     target_weights,
     write,
 )
+from longctx.cli_mix_train import train, train_arguments
 from longctx.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 _EPILOG = """the way through (docs/mixture.md):
   longctx mix sample --available runs/base --out m.csv     mixtures to try
-  (train a small model on each, write down its losses)     not done here
+  longctx mix train --mixtures m.csv --data runs/base ...  what each of them loses
   longctx mix fit --mixtures m.csv --losses l.csv --out model.json  what it says
   longctx mix optimise --model model.json --out weights.json        what to use
 """
@@ -243,6 +244,7 @@ def _prior(
 Command = tuple[str, Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]
 _COMMANDS: dict[str, Command] = {
     "sample": ("draw mixtures for proxy runs", _sample, sample_arguments),
+    "train": ("train a small model on every mixture and measure it", train, train_arguments),
     "fit": ("fit losses of runs to their shares and judge the fit", _fit, fit_arguments),
     "optimise": ("find the shares with the lowest predicted loss", _optimise, optimise_arguments),
 }

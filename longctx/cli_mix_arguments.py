@@ -45,7 +45,7 @@ def sample_arguments(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how they are drawn")
     how.add_argument(
         "--min-share",
-        type=_share,
+        type=share,
         metavar="SHARE",
         help="least share of every source (default: .02, or 0.5 / sources where that is less; "
         "0 for trees)",
@@ -202,7 +202,8 @@ def optimise_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", type=Path, metavar="FILE", help="HTML page to write")
 
 
-def _share(text: str) -> float:
+def share(text: str) -> float:
+    """A number from 0 to 1, for argparse."""
     return _bounded(text, 1, "a share from 0 to 1")
 
 

@@ -11,7 +11,7 @@ from longctx.registry import did_you_mean
 
 if TYPE_CHECKING:
     from longctx.mixture.evaluate import F64
-    from longctx.mixture.tables import Runs
+    from longctx.mixture.tables import Mixtures, Runs
 
 _NUMBERS = re.compile(r"(?<=\[)\n[\s\d.,eE+-]+(?=\])")
 _BREAK = re.compile(r"\n\s*")
@@ -66,6 +66,13 @@ def target_weights(given: list[tuple[str, float]], runs: "Runs") -> "F64 | None"
     if weights.sum() <= 0:
         raise RecipeError("all weights are 0", where="--weight", remedy="give one above 0")
     return weights
+
+
+def read_mixture_table(place: str) -> "Mixtures":
+    """The mixtures to train on."""
+    from longctx.mixture.tables import read_mixtures
+
+    return read_mixtures(_bytes(place), place)
 
 
 def read_available(arguments: argparse.Namespace) -> dict[str, float] | None:

@@ -6,12 +6,16 @@ recipe nor its variables may put credentials into a URL.
 
 import os
 import re
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
 from longctx.credentials import REMEDY, found_in
+from longctx.errors import RecipeError
 
+# The folder in which Ray keeps the uploaded working directories of jobs.
+_UPLOADED = "working_dir_files"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -38,6 +42,18 @@ def _from_environment(match: re.Match[str]) -> str:
     if (found := os.environ.get(match[1])) is None:
         raise ValueError(f"the environment variable {match[1]} is not set")
     return found
+
+
+def refuse_lost_place(where: str, place: str | None) -> None:
+    """In a submitted job a relative path leads into a copy that Ray removes after the job."""
+    if not place or "://" in place or _UPLOADED not in Path.cwd().parts:
+        return
+    if not Path(place).expanduser().is_absolute():
+        raise RecipeError(
+            f"`{place}` would lie in the job's temporary copy of the working directory",
+            where=where,
+            remedy="give an absolute path that all nodes share, or a URL",
+        )
 
 
 Location = Annotated[str, BeforeValidator(expand)]

@@ -11,20 +11,16 @@ from typing import Any
 import numpy as np
 
 from longctx.compare.excerpt import I64
-from longctx.engine import commit, ingest, manifest
+from longctx.engine import manifest
 from longctx.engine.commit import FileRef
-from longctx.engine.corpus import ROW, Corpus, Sidecar, intact, open_parquet
-from longctx.engine.op import DROP_REASON
-from longctx.errors import RunError
+from longctx.engine.corpus import ROW, intact, open_parquet
+from longctx.engine.finished import finished_corpus
 from longctx.ids import U64, doc_keys
 from longctx.io import paths
 from longctx.report.compare_gain import Pool
 from longctx.report.compare_sources import Source, run_folders
 from longctx.report.run_shape import check
 from longctx.report.texts import TEXT, text_files
-
-# Ends in windows; what it did not place was alive before.
-_PACK = "pack"
 
 
 def document_pools(runs: Sequence[str]) -> list[Pool]:
@@ -72,7 +68,7 @@ class _Places:
 
 
 def _pool(source: Source, run: dict[str, Any]) -> Pool:
-    corpus = living(source.place, run)
+    corpus = finished_corpus(source.place, run["stages"])
     keys, parts, rows = [], [], []
     for number in range(len(corpus)):
         for table in corpus.part(number).groups(["doc_id"]):
@@ -87,27 +83,3 @@ def _pool(source: Source, run: dict[str, Any]) -> Pool:
 
 def _joined(arrays: list[I64]) -> I64:
     return np.concatenate([np.zeros(0, np.int64), *arrays])
-
-
-def living(root: str, run: dict[str, Any]) -> Corpus:
-    """The documents of a finished run with all that says which of them were removed.
-
-    Raises RunError where a stage removed some and its files are gone.
-    """
-    read = commit.load(paths.join(root, "stages", ingest.STAGE, "groups"))
-    corpus = ingest.corpus_of(root, list(read.values()))
-    names = [corpus.part(number).name for number in range(len(corpus))]
-    for stage in run["stages"]:
-        folder = paths.inside(root, f"stages/{stage['stage']}")
-        commits = commit.load(folder)
-        if all(name in commits for name in names):
-            files = tuple(commits[name].files[0] for name in names)
-            if DROP_REASON in open_parquet(root, files[0]).schema_arrow.names:
-                corpus = corpus.with_sidecar(Sidecar(stage["stage"], (), True, files))
-        elif stage["op"] != _PACK and (sum(stage["dropped"].values()) or stage["quarantined"]):
-            raise RunError(
-                "the files that say which documents this stage removed are gone",
-                where=folder,
-                remedy="run the recipe again: what is missing is made again",
-            )
-    return corpus
