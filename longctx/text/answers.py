@@ -12,13 +12,14 @@ import unicodedata
 
 _ARTICLES = frozenset({"a", "an", "the"})
 _COMMA = re.compile(r"(?<=\d),(?=\d)")
-# Han with its extensions, kana, Hangul syllables and letters; all of them NFKC forms.
-_UNSPACED = (
+# Han with its extensions, kana, Hangul syllables and letters; all of them NFKC forms. For use
+# inside the brackets of a regular expression.
+UNSPACED = (
     "\u1100-\u11ff\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff\u3400-\u4dbf"
     "\u4e00-\u9fff\uac00-\ud7ff\uf900-\ufaff\U0001b000-\U0001b16f\U00020000-\U000323af"
 )
-_HAS_UNSPACED = re.compile(f"[{_UNSPACED}]")
-_RUNS = re.compile(f"([{_UNSPACED}]+)|[^{_UNSPACED}]+")
+_HAS_UNSPACED = re.compile(f"[{UNSPACED}]")
+_RUNS = re.compile(f"([{UNSPACED}]+)|[^{UNSPACED}]+")
 STOP_WORDS = frozenset(
     " ".join(
         [

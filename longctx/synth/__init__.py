@@ -1,0 +1,1 @@
+"""Post-training rows: questions over long contexts and long outputs, between the model calls."""
