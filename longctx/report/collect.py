@@ -31,6 +31,7 @@ from longctx.report.data import (
     StageRow,
     WindowAudit,
 )
+from longctx.report.mixture.collect import check_mixture, mixture_of
 from longctx.report.run_shape import check
 from longctx.report.scores.data import CORRELATIONS, PAGES, page_of
 from longctx.report.scores.passages import masked
@@ -46,11 +47,12 @@ Stage = dict[str, Any]
 
 
 def write_report(run_dir: str) -> list[str]:
-    """Write `report.html` of a run and its pages about scores; returns their URLs, that first.
+    """Write `report.html` of a run and the pages beside it; returns their URLs, that first.
 
     Pages of stages that the recipe no longer has are removed.
     """
     from longctx.report.html import render
+    from longctx.report.mixture.stage import render_stage
     from longctx.report.scores.collect import gather
     from longctx.report.scores.write import drawn, score_rows
 
@@ -63,6 +65,8 @@ def write_report(run_dir: str) -> list[str]:
         correlations=page_of(CORRELATIONS) if pages.correlations else "",
     )
     files = {FILE: render(linked), **drawn(pages)}
+    if linked.mixture is not None:
+        files[page_of(linked.mixture.stage)] = render_stage(linked.mixture)
     for name, page in files.items():
         paths.write_atomic(paths.inside(root, name), page.encode())
     known = {page_of(stage["stage"]) for stage in run["stages"]} | {page_of(CORRELATIONS)}
@@ -78,6 +82,7 @@ def load_run(run_dir: str) -> Run:
     file = paths.join(paths.absolute(run_dir), manifest.FILE)
     check("run", run, file)
     for number, stage in enumerate(run["stages"]):
+        check_mixture(stage, file, ("stages", number))
         for step, figures in stage["steps"].items():
             place = ("stages", number, "steps", step)
             check("warnings", figures.get("warnings", {}), file, (*place, "warnings"))
@@ -129,6 +134,7 @@ def collect(run_dir: str) -> ReportData:
         warnings=_warnings(stages),
         recipe=run["recipe"],
         versions=run["versions"],
+        mixture=mixture_of(run),
     )
 
 

@@ -7,6 +7,8 @@ snippets); the report never carries a corpus.
 from dataclasses import dataclass, field
 from typing import Any
 
+from longctx.report.mixture.data import MixtureData
+
 
 @dataclass(frozen=True)
 class StageRow:
@@ -187,6 +189,7 @@ class ReportData:
     versions: dict[str, str] = field(default_factory=dict)
     scores: list[ScoreRow] = field(default_factory=list)
     correlations: str = ""
+    mixture: MixtureData | None = None
 
     @property
     def writes_output(self) -> bool:

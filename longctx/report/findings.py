@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from longctx.report.data import Mix, ReportData
 from longctx.report.format import decimal, one_line, percent, plural, ratio, tokens
+from longctx.report.mixture.section import remarks
 
 FINISHED = "done"
 UNKNOWN = frozenset({"", "unknown", "none", "null", "other"})
@@ -24,6 +25,7 @@ _MOVED = 0.1
 _UNKNOWN_LICENCE = 0.01
 _JUMPS = 0.2
 _BARELY_ORDERED = 1.2
+_REMARKS = 2
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,15 @@ def _windows(data: ReportData) -> Iterator[Finding]:
         )
 
 
+def _mixture(data: ReportData) -> Iterator[Finding]:
+    """What the plan and its result deserve; of many remarks the first, and how many there are."""
+    said = remarks(data.mixture) if data.mixture is not None else []
+    if len(said) > _REMARKS:
+        said = [f"{said[0]} The page of the mixture has {len(said) - 1:,} more remarks."]
+    for sentence in said:
+        yield Finding(sentence, "mixture")
+
+
 def _sources(data: ReportData) -> Iterator[Finding]:
     yield from _balance(data.sources, data.made, "source", "sources")
 
@@ -190,6 +201,7 @@ _RULES: tuple[Callable[[ReportData], Iterator[Finding]], ...] = (
     _rows,
     _quarantine,
     _warned,
+    _mixture,
     _order,
     _windows,
     _sources,

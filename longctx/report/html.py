@@ -14,6 +14,7 @@ from longctx.report import rows, settings, summary, windows
 from longctx.report.data import ReportData
 from longctx.report.layout import Section, section
 from longctx.report.markup import Markup, join, tag, text
+from longctx.report.mixture.section import mixture_section
 from longctx.report.scores.section import scores
 
 # The style sheet is ours and is the only text that is not escaped.
@@ -23,9 +24,15 @@ POLICY = (
     f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none'"
 )
 
+
+def _mixture(data: ReportData) -> Section | None:
+    return mixture_section(data.mixture)
+
+
 _SECTIONS = (
     summary.summary,
     rows.stages,
+    _mixture,
     rows.lengths,
     scores,
     rows.duplicates,

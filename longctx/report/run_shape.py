@@ -155,8 +155,15 @@ def check(kind: str, value: Any, file: str, place: tuple[str | int, ...] = ()) -
 
     `place` leads to the value in `file`.
     """
+    check_shape(_SHAPES[kind], value, file, place)
+
+
+def check_shape(
+    shape: TypeAdapter[Any], value: Any, file: str, place: tuple[str | int, ...] = ()
+) -> None:
+    """Raise RecipeError unless a value of `run.json` has this shape; `place` leads to it."""
     try:
-        _SHAPES[kind].validate_python(value)
+        shape.validate_python(value)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         found = "nothing" if problem["type"] == "missing" else one_line(repr(problem["input"]), 200)

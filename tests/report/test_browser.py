@@ -21,13 +21,16 @@ from longctx.report.compare_page import render as render_comparison
 from longctx.report.gain_page import render_gain
 from longctx.report.html import POLICY, render
 from longctx.report.markup import tag
+from longctx.report.mixture.collect import mixture_of
 from longctx.report.mixture.models import render_fit
 from longctx.report.mixture.page import render_optimum
+from longctx.report.mixture.stage import render_stage
 from tests.report.compared import awkward
 from tests.report.compared import example as compared
 from tests.report.example import HOSTILE, empty, example, hostile
 from tests.report.gained import gained
 from tests.report.mixed import fitted, weights_file
+from tests.report.mixed_run import run_json
 from tests.report.score_run import stage_of, whole_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -40,6 +43,7 @@ PAGES = {
     "gain": lambda: render_gain(gained()),
     "fit of mixtures": lambda: render_fit([fitted("law", HOSTILE)], fitted("law", HOSTILE)),
     "best mixture": lambda: render_optimum(weights_file("law", HOSTILE)),
+    "mixture": lambda: mixed(HOSTILE),
     "scores": lambda: about_scores("score.heuristics"),
     "a decision": lambda: about_scores("decide"),
     "correlations": lambda: about_scores(),
@@ -73,6 +77,12 @@ def score_pages() -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         files = write_report(whole_run(Path(folder), HOSTILE))
         return {Path(f).name: Path(f).read_text(encoding="utf-8") for f in files}
+
+
+def mixed(mark: str) -> str:
+    found = mixture_of(run_json(mark))
+    assert found is not None
+    return render_stage(found)
 
 
 def about_scores(op: str = "") -> str:

@@ -29,7 +29,7 @@ class SourceMix:
     after: Amount
     copies: int
     epochs: float
-    most_copies: float | None
+    most_copies: float
     keep_asked: float | None
     keep_used: float | None
     z: float | None
@@ -61,24 +61,34 @@ class Strategy:
 
 @dataclass(frozen=True)
 class MixtureData:
-    """Everything that the page of a mixture draws."""
+    """Everything that the page of a mixture draws.
+
+    `natural` and `planned` are shares by source of the corpus, of which `sources` may hold several
+    lines; `to_target` and `to_natural` are L1 distances of the planned shares. `before`, `budget`
+    and `after` count all sources, also those that are `left_out` because there are very many.
+    """
 
     run: str
     stage: str
     op: str
     by: str
     unit: str
+    before: float
     budget: float
+    after: float
     sources: list[SourceMix]
     buckets: list[Bucket]
     strategies: list[Strategy]
     unused: list[str]
     warnings: list[str]
     settings: list[tuple[str, str]]
-    to_target: float | None
-    to_natural: float | None
-    long_before: float | None
-    long_after: float | None
+    to_target: float
+    to_natural: float
+    left_out: int
+    long_from: int
+    long_before: float
+    long_after: float
+    natural: dict[str, float]
+    planned: dict[str, float]
     evidence: Evidence | None = None
-    verdict: str = ""
     foreign: bool = False

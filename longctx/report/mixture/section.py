@@ -9,6 +9,8 @@ from longctx.report.scores.data import page_of
 
 _BARS = 20
 _BRIEF = 8
+FAR = 4.0
+_UNUSED = 20
 _TONES = (("before", "neutral"), ("target", "soft"), ("after", "accent"))
 
 
@@ -23,27 +25,42 @@ def mixture_section(data: MixtureData | None) -> Section | None:
 
 def outcome(data: MixtureData) -> str:
     """What was there, what was asked for and what came out, and the verdict on the weights."""
-    before, after = total(data, "before"), total(data, "after")
+    reached = percent(ratio(data.after, data.budget))
     said = (
-        f"Of {compact(before)} {data.unit} were made {compact(after)}, which is "
-        f"{percent(ratio(after, data.budget))} of the {compact(data.budget)} that were asked for."
+        f"{compact(data.before)} {data.unit} became {compact(data.after)}, {reached} of the "
+        f"{compact(data.budget)} that were planned. {percent(data.long_after)} of them are in long "
+        f"documents, {percent(data.long_before)} before."
     )
-    if data.long_before is not None and data.long_after is not None:
-        said += (
-            f" Long documents hold {percent(data.long_after)} of them, "
-            f"{percent(data.long_before)} before."
-        )
-    if data.verdict:
-        said += (
-            f" The weights come from small runs; the verdict on them: {one_line(data.verdict, 60)}."
-        )
+    if data.evidence is not None:
+        verdict = one_line(data.evidence.verdict, 60)
+        said += f" The weights come from small runs; the verdict on them: {verdict}."
     return said
 
 
-def total(data: MixtureData, moment: str) -> float:
-    """Tokens of all sources "before", as "target" or "after"."""
-    found: float = sum(getattr(one, moment).tokens for one in data.sources)
-    return found
+def remarks(data: MixtureData) -> list[str]:
+    """What a reader should know: warnings, sources far from their target, others not used."""
+    said = [one_line(warning, 400) for warning in data.warnings]
+    said += [
+        f"{named(one.name)} came out {abs(one.z):.1f} standard deviations of the draw "
+        f"{'above' if one.z > 0 else 'below'} its target; a few very long documents do that."
+        for one in data.sources
+        if one.z is not None and abs(one.z) > FAR
+    ]
+    if data.unused:
+        listed = ", ".join(named(name) for name in data.unused[:_UNUSED])
+        more = len(data.unused) - _UNUSED
+        said.append(f"Not used: {listed}{f' and {count(more)} more' if more > 0 else ''}.")
+    if data.left_out:
+        said.append(
+            f"{count(data.left_out)} smaller sources are left out here; the plan in the run folder "
+            "has them."
+        )
+    if data.foreign:
+        said.append(
+            "The file of weights carries evidence in a form that `longctx mix optimise` does not "
+            "write, so it is not drawn."
+        )
+    return said
 
 
 def named(source: str) -> str:
@@ -53,7 +70,7 @@ def named(source: str) -> str:
 
 def amounts(data: MixtureData, most: int = _BARS) -> Markup:
     """Shares of the sources before, as planned and after, the largest of the plan first."""
-    ordered = sorted(data.sources, key=lambda one: (-one.target.share, -one.before.share, one.name))
+    ordered = data.sources
     moments = [[getattr(one, moment) for moment, _ in _TONES] for one in ordered]
     longest = max((m.share for row in moments for m in row), default=0.0) or 1.0
     rows = [

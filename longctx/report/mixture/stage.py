@@ -9,7 +9,6 @@ from longctx.report.layout import (
     chart,
     facts,
     folded,
-    numbers_behind,
     paragraph,
     prose,
     table,
@@ -20,11 +19,9 @@ from longctx.report.mixture.data import MixtureData, SourceMix, Strategy
 from longctx.report.mixture.fit import worries
 from longctx.report.mixture.optimum import optimum_sections
 from longctx.report.mixture.page import evidence_sections
-from longctx.report.mixture.section import amounts, named, outcome, total
+from longctx.report.mixture.section import FAR, amounts, named, outcome, remarks
 from longctx.report.scores.page import heading
 
-FAR = 4.0
-_UNUSED = 20
 _COLUMNS = 12
 
 
@@ -50,50 +47,32 @@ def _overview(data: MixtureData) -> Section:
 
 
 def _tiles(data: MixtureData) -> list[tuple[str, str, str]]:
-    after = total(data, "after")
     most = max(data.sources, key=lambda one: one.epochs, default=None)
+    reached = f"{percent(ratio(data.after, data.budget))} of budget"
     shown = [
-        (f"{_unit(data)} before", compact(total(data, "before")), ""),
-        (f"{_unit(data)} after", compact(after), f"{percent(ratio(after, data.budget))} of budget"),
+        (f"{_unit(data)} before", compact(data.before), ""),
+        (
+            f"{_unit(data)} after",
+            compact(data.after),
+            reached,
+        ),
         ("Copies", count(sum(one.copies for one in data.sources)), "documents, repeats included"),
     ]
-    if data.long_after is not None:
-        before = "" if data.long_before is None else f"before: {percent(data.long_before)}"
-        shown.append(("Long documents", percent(data.long_after), before))
+    before = f"before: {percent(data.long_before)}"
+    shown.append(("In long documents", percent(data.long_after), before))
     if most is not None:
         shown.append(("Most epochs", f"{most.epochs:.2f}", named(most.name)))
-    for title, value, remark in (
-        ("To the plan", data.to_target, "L1 distance of shares"),
-        ("To natural", data.to_natural, "L1 distance of the planned shares"),
-    ):
-        if value is not None:
-            shown.append((title, f"{value:.4f}", remark))
     return shown
 
 
-def remarks(data: MixtureData) -> list[str]:
-    """What a reader should know: warnings, sources far from their target, others not used."""
-    said = [one_line(warning, 400) for warning in data.warnings]
-    said += [
-        f"{named(one.name)} came out {abs(one.z):.1f} standard deviations of the draw "
-        f"{'above' if one.z > 0 else 'below'} its target; a few very long documents do that."
-        for one in data.sources
-        if one.z is not None and abs(one.z) > FAR
-    ]
-    if data.unused:
-        listed = ", ".join(named(name) for name in data.unused[:_UNUSED])
-        more = len(data.unused) - _UNUSED
-        said.append(f"Not used: {listed}{f' and {count(more)} more' if more > 0 else ''}.")
-    if data.foreign:
-        said.append(
-            "The file of weights carries evidence in a form that `longctx mix optimise` does not "
-            "write, so it is not drawn."
-        )
-    return said
-
-
 def _sources(data: MixtureData) -> Section:
-    body = [amounts(data), _source_table(data), _copies_table(data)]
+    alike = bool(data.sources) and all(one.calibrated for one in data.sources)
+    said = paragraph(
+        f"The shares that came out lie {data.to_target:.4f} from the planned ones, and these "
+        f"{data.to_natural:.4f} from the natural mix (L1 distance, 2 at the most)."
+        + (" All sources were calibrated to their documents." if alike else "")
+    )
+    body = [amounts(data), said, _source_table(data), _copies_table(data)]
     return Section("sources", f"By {one_line(data.by, 40)}", join(body))
 
 
@@ -103,6 +82,7 @@ def _source_table(data: MixtureData) -> Markup:
         *("Source", f"{_unit(data)} before", "Share", "Target", "Share"),
         *("After", "Share", "After / target"),
     ]
+    alike = all(one.calibrated for one in data.sources)
     rows = [
         [
             text(named(one.name)),
@@ -111,11 +91,11 @@ def _source_table(data: MixtureData) -> Markup:
                 for moment in (one.before, one.target, one.after)
                 for cell in (compact(moment.tokens), percent(moment.share))
             ),
-            _against(one),
+            _against(one, alike=alike),
         ]
         for one in data.sources
     ]
-    sums = [total(data, moment) for moment in ("before", "target", "after")]
+    sums = (data.before, data.budget, data.after)
     of_all = [text(cell) for value in sums for cell in (compact(value), "")]
     rows.append(
         [tag("strong", text("All")), *of_all, text(percent(ratio(sums[2], sums[1])))],
@@ -123,15 +103,15 @@ def _source_table(data: MixtureData) -> Markup:
     return table("Planned and realised", header, rows)
 
 
-def _against(one: SourceMix) -> Markup:
+def _against(one: SourceMix, *, alike: bool) -> Markup:
     """The result as a part of the target; below it how far the draw was off, if it was free."""
     reached = text(percent(ratio(one.after.tokens, one.target.tokens)))
     if one.z is not None:
         far = f"{one.z:+.1f} sd"
         below = tag("strong", text(far)) if abs(one.z) > FAR else text(far)
     else:
-        below = text("calibrated") if one.calibrated else NOTHING
-    return join([reached, tag("small", below)])
+        below = text("calibrated" if one.calibrated and not alike else "")
+    return join([reached, tag("small", below) if below else NOTHING])
 
 
 def _copies_table(data: MixtureData) -> Markup:
@@ -180,7 +160,9 @@ def _lengths(data: MixtureData) -> Section | None:
 
     series = [
         Series("before", Histogram(edges, [round(b.before) for b in data.buckets], ""), "neutral"),
-        Series("after", Histogram(edges, [round(b.after) for b in data.buckets], ""), "accent"),
+        Series(
+            "as planned", Histogram(edges, [round(b.after) for b in data.buckets], ""), "accent"
+        ),
     ]
     axes = Axes(
         f"{_unit(data)} by length of document",
@@ -191,16 +173,17 @@ def _lengths(data: MixtureData) -> Section | None:
     )
     sentence = (
         "Each bar is the part of all tokens that lies in documents of one range of lengths, before "
-        "and after mixing."
+        "mixing and at the copy rates of the plan."
     )
     drawn = chart([one for one in series if sum(one.histogram.counts)], axes, sentence)
     return Section("lengths", "Lengths", drawn)
 
 
 def _strategies(data: MixtureData) -> Section | None:
-    """Other ways to mix the same documents, beside the natural one."""
+    """Other ways to mix the same documents, beside this one and the natural one."""
     if not data.strategies:
         return None
+    known = [one for one in data.strategies if one.shares]
     header = ["Strategy", "L1 to natural", "Long share", "Most epochs", "Largest budget"]
     rows = [
         [
@@ -215,25 +198,47 @@ def _strategies(data: MixtureData) -> Section | None:
             text(MISSING if one.most_epochs is None else f"{one.most_epochs:.2f}"),
             text(compact(one.most_tokens)),
         ]
-        for one in data.strategies
+        for one in (_this(data), *known)
     ]
     said = paragraph(
-        "What other rules would make of the same documents and the same budget. The largest budget "
-        "is that up to which no document is read more often than the cap allows."
+        "What other rules would make of the same documents and the same budget. Most epochs is "
+        "the highest copy rate of any document, the largest budget that up to which it stays "
+        "within the cap."
     )
-    shares = numbers_behind(_strategy_shares(data.strategies[:_COLUMNS], data))
-    body = [said, table("Strategies", header, rows), shares]
+    shares = folded("Shares by strategy", _strategy_shares(known[:_COLUMNS], data))
+    without = [f"{one_line(o.name, 60)} ({one_line(o.note, 120)})" for o in data.strategies]
+    without = [w for w, one in zip(without, data.strategies, strict=True) if not one.shares]
+    left = paragraph(f"Not possible here: {'; '.join(without)}.") if without else NOTHING
+    body = [said, table("Strategies", header, rows), left, shares if known else NOTHING]
     return Section("strategies", "Strategies", join(body))
 
 
+def _this(data: MixtureData) -> Strategy:
+    """The mixture itself, as a row among the strategies."""
+    rates = [one.most_copies for one in data.sources]
+    planned = sum(one.target.share * (one.target.long_share or 0.0) for one in data.sources)
+    return Strategy(
+        name="this mixture",
+        shares={},
+        to_natural=data.to_natural,
+        long_share=planned,
+        most_epochs=max(rates, default=None),
+        most_tokens=None,
+    )
+
+
 def _strategy_shares(strategies: list[Strategy], data: MixtureData) -> Markup:
-    names = [one.name for one in data.sources]
-    others = sorted({source for one in strategies for source in one.shares} - set(names))
     rows = [
-        [text(named(source)), *(text(percent(one.shares.get(source, 0.0))) for one in strategies)]
-        for source in (*names, *others)
+        [
+            text(named(source)),
+            *(
+                text(percent(s.get(source, 0.0)))
+                for s in (data.planned, *(o.shares for o in strategies))
+            ),
+        ]
+        for source in sorted(data.natural, key=lambda name: (-data.natural[name], name))
     ]
-    header = ["Source", *(one_line(one.name, 30) for one in strategies)]
+    header = ["Source", "This mixture", *(one_line(one.name, 30) for one in strategies)]
     return table("Shares by strategy", header, rows)
 
 
