@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from longctx.llm.types import GenResult, Usage
+from longctx.llm.types import GenError, GenResult, Usage
 
+FILTERED = GenError("content_filter", None, "the server filtered the text")
 _KEPT_IF_ASKED = frozenset({"length", "content_filter"})
 
 
@@ -45,6 +46,7 @@ class Entry:
             model_reported=self.model_reported,
             from_cache=True,
             prefill=self.prefill,
+            error=FILTERED if self.finish_reason == "content_filter" else None,
         )
 
 

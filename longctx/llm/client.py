@@ -70,13 +70,15 @@ class Client:
         self.budget = Budget(share(s.max_tokens_total, s.actors), share(s.max_usd, s.actors), cost)
         self.breaker = Breaker(s.breaker_failures, s.breaker_s)
         rpm, tpm = (share(r, s.actors) for r in (s.requests_per_minute, s.tokens_per_minute))
+        self._metered = Metered(self.backend, self.meter)
         limited = Limited(
-            Metered(self.backend, self.meter),
+            self._metered,
             self.limiter,
             self.budget,
             requests=None if rpm is None else Pace(rpm),
             tokens=None if tpm is None else Pace(tpm),
             backlog=lambda: self._writer.backlog,
+            wall=wall,
         )
         self._writer = CacheWriter(self.cache, self._loop.loop, limited.wake)
         retrying = Retrying(limited, s, self.breaker, rng, wall)
@@ -190,6 +192,11 @@ class Client:
     def usage_rows(self) -> list[dict[str, Any]]:
         """What was asked, answered and spent so far, a row for each system and stage."""
         return self.meter.rows()
+
+    @property
+    def models_reported(self) -> tuple[str, ...]:
+        """What the server has called its model so far; more than one name is a warning."""
+        return tuple(self._metered.models)
 
     def flush(self) -> None:
         """Make every result that was handed out survive the process, as a commit needs it."""

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from longctx.llm.accounting import estimate_text, estimate_tokens
-from longctx.llm.backoff import Uniform, backoff_delay, parse_retry_after
+from longctx.llm.backoff import LONGEST_RETRY_AFTER, Uniform, backoff_delay, parse_retry_after
 from longctx.llm.breaker import Breaker
 from longctx.llm.budget import Budget, Reservation
-from longctx.llm.cache import entry_of, is_storable
+from longctx.llm.cache import FILTERED, entry_of, is_storable
 from longctx.llm.cache_writer import CacheWriter
 from longctx.llm.classify import RULES
 from longctx.llm.limiter import AimdLimiter, Pace, Refusals
@@ -48,7 +48,7 @@ class Metered:
 
     def __init__(self, backend: Backend, meter: Meter) -> None:
         self.backend, self.meter = backend, meter
-        self._model: str | None = None
+        self.models: list[str] = []
 
     async def attempt(self, req: GenRequest, key: str) -> Answer:
         started = asyncio.get_running_loop().time()
@@ -78,14 +78,15 @@ class Metered:
             raise AttemptError("bad_request", f"the backend raised {said}") from error
 
     def _watch(self, reported: str | None) -> None:
-        if reported is None or reported == self._model:
+        """Note what the server calls its model; more than one name is told, each once."""
+        if reported is None or reported in self.models:
             return
-        if self._model is not None:
+        if self.models:
             log.warning(
                 "the server of %s answers as %r now, as %r before",
-                *(self.backend.model_id, reported, self._model),
+                *(self.backend.model_id, reported, self.models[-1]),
             )
-        self._model = reported
+        self.models.append(reported)
 
 
 @dataclass(slots=True)
@@ -112,10 +113,13 @@ class Limited:
         requests: Pace | None,
         tokens: Pace | None,
         backlog: Callable[[], int],
+        wall: Callable[[], float],
     ) -> None:
         self.inner, self.limiter, self.budget = inner, limiter, budget
         self._requests, self._tokens, self._backlog = requests, tokens, backlog
+        self._wall = wall
         self._refusals = Refusals()
+        self._closed_until = float("-inf")
         self._door: deque[_Ticket] = deque()
         self._alarm: asyncio.TimerHandle | None = None
         self._fault: LLMJobError | None = None
@@ -133,19 +137,26 @@ class Limited:
             usage = error.usage
             if RULES[error.event].overload:
                 error.stale = ticket.epoch != self.limiter.epoch
-                self._refused(ticket)
+                self._refused(ticket, error)
             raise
         finally:
             self._leave(ticket, usage)
 
-    def _refused(self, ticket: _Ticket) -> None:
-        """Let fewer in, if it is their number that was refused, and not this request."""
+    def _refused(self, ticket: _Ticket, error: AttemptError) -> None:
+        """Let fewer in, if it is their number that was refused, and not this request.
+
+        Nobody at all for as long as the server asks for: the next in line would be refused as well,
+        and a line of refused requests would look like a server that fails.
+        """
         if ticket.epoch != self.limiter.epoch:
             return
         self._refusals.ended(refused=True)
         if self._refusals.are_many():
             self.limiter.overload(ticket.epoch)
             self._refusals.clear()
+            pause = parse_retry_after(error.retry_after, self._wall()) or 0.0
+            now = asyncio.get_running_loop().time()
+            self._closed_until = now + min(pause, LONGEST_RETRY_AFTER)
 
     async def _enter(self, req: GenRequest, again: bool) -> _Ticket:
         loop = asyncio.get_running_loop()
@@ -206,10 +217,11 @@ class Limited:
         ticket.admitted.set_result(None)
 
     def _must_wait(self) -> bool:
-        """Whether the pace holds everybody back; then the door is looked at again in time."""
+        """Whether the pace or the server holds all back; then the door is looked at in time."""
         loop = asyncio.get_running_loop()
-        paces = [p for p in (self._requests, self._tokens) if p is not None]
-        seconds = max((p.wait(loop.time()) for p in paces), default=0.0)
+        now = loop.time()
+        paces = [p.wait(now) for p in (self._requests, self._tokens) if p is not None]
+        seconds = max(self._closed_until - now, *paces, 0.0)
         if seconds <= 0.0:
             return False
         if self._alarm is not None:
@@ -311,7 +323,6 @@ def _failed(req: GenRequest, key: str, error: AttemptError, attempts: int) -> Ge
 
 
 def _result(req: GenRequest, key: str, answer: Answer, attempts: int) -> GenResult:
-    filtered = answer.finish_reason == "content_filter"
     return GenResult(
         request_id=req.request_id,
         key=key,
@@ -323,9 +334,7 @@ def _result(req: GenRequest, key: str, answer: Answer, attempts: int) -> GenResu
         latency_s=answer.latency_s,
         model_reported=answer.model_reported,
         prefill=answer.prefill,
-        error=GenError("content_filter", None, "the server filtered the text")
-        if filtered
-        else None,
+        error=FILTERED if answer.finish_reason == "content_filter" else None,
     )
 
 

@@ -1,16 +1,19 @@
 """The client's stack on a clock that jumps: retries, limits, budget, coalescing, what is stored."""
 
+import asyncio
 import logging
 import math
 import random
+import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from longctx.llm.accounting import Price
+from longctx.llm.cache import Entry, NullCache
 from longctx.llm.cache_sqlite import SQLiteCache
 from longctx.llm.client import Client
 from longctx.llm.loop_thread import LoopThread
@@ -203,6 +206,22 @@ def test_a_server_that_refuses_what_is_too_many_gets_fewer(loop: LoopThread) -> 
     assert asked.limiter.limit <= 8
 
 
+def test_a_server_that_asks_for_time_gets_it_from_all(loop: LoopThread) -> None:
+    """An account whose minute is used up: forty waiting requests must not be refused one by one."""
+    backend = Planned(seconds=0.01)
+
+    def used_up(req: GenRequest) -> Answer:
+        now, _ = backend.sent[-1]
+        if now < backend.sent[0][0] + 20:
+            raise AttemptError("rate_limited", status=429, retry_after="15")
+        return GOOD
+
+    backend.plan["*"] = [used_up]
+    asked = client(loop, backend, in_flight=4)
+    assert all(r.error is None for r in asked.generate(rows(40)))
+    assert len(backend.sent) <= 40 + 4 + 2
+
+
 def test_a_server_that_only_complains_opens_the_breaker(loop: LoopThread) -> None:
     backend = Planned({"*": [AttemptError("rate_limited", status=429)]})
     asked = client(loop, backend, in_flight=32)
@@ -292,7 +311,7 @@ def test_only_whole_answers_are_stored(loop: LoopThread, tmp_path: Path) -> None
         assert first[1].error.code == "content_filter"
         second = asked.generate(rows(5))
         assert {i for i, r in enumerate(second) if r.from_cache} == kept
-        assert [r.text for r in second] == [r.text for r in first]
+        assert [(r.text, r.error) for r in second] == [(r.text, r.error) for r in first]
 
 
 def test_a_finished_answer_serves_another_limit_if_asked_for(
@@ -319,9 +338,10 @@ def test_halves_of_surrogate_pairs_are_replaced(loop: LoopThread, tmp_path: Path
 def test_a_server_that_changes_its_model_is_told_once(
     loop: LoopThread, caplog: pytest.LogCaptureFixture
 ) -> None:
-    models = {str(i): [Answer(text="t", model_reported="a" if i < 3 else "b")] for i in range(6)}
-    results = client(loop, Planned(models), in_flight=1).generate(rows(6))
-    assert [r.model_reported for r in results] == [*"aaabbb"]
+    models = {str(i): [Answer(text="t", model_reported="aaabab"[i])] for i in range(6)}
+    asked = client(loop, Planned(models), in_flight=1)
+    assert [r.model_reported for r in asked.generate(rows(6))] == [*"aaabab"]
+    assert asked.models_reported == ("a", "b")
     (record,) = [r for r in caplog.records if r.levelno == logging.WARNING]
     assert "'b' now, as 'a' before" in record.getMessage()
 
@@ -339,3 +359,43 @@ def test_logs_hold_no_prompt(loop: LoopThread, caplog: pytest.LogCaptureFixture)
     assert raised.error.message.startswith("the backend raised ValueError in attempt, line ")
     assert failed.key in caplog.text
     assert "nobody may" not in caplog.text
+
+
+class Waiting(Planned):
+    """Interrupts the main thread with its first attempt, and does not answer that one."""
+
+    async def attempt(self, req: GenRequest, key: str) -> Answer:
+        if not self.by_key:
+            self.by_key[key] += 1
+            main = threading.main_thread().ident
+            assert main is not None
+            signal.pthread_kill(main, signal.SIGINT)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.ended.append(0.0)
+        return await super().attempt(req, key)
+
+
+def test_an_interrupt_ends_what_was_asked_and_nothing_else(loop: LoopThread) -> None:
+    asked = client(loop, backend := Waiting(), in_flight=1)
+    with pytest.raises(KeyboardInterrupt):
+        asked.generate(rows(3))
+    results = asked.generate(rows(3))
+    assert [r.text for r in results] == ["words"] * 3
+    assert (backend.ended[0], backend.in_flight, asked.limiter.in_flight) == (0.0, 0, 0)
+
+
+class Full(NullCache):
+    def put(self, entries: Sequence[Entry]) -> dict[str, Entry]:
+        raise LLMJobError("cache_io", "the disk is full")
+
+
+def test_a_cache_that_cannot_be_written_ends_the_job(loop: LoopThread) -> None:
+    asked = Client(Planned(), Full(), loop=loop)
+    with pytest.raises(LLMJobError, match="the disk is full"):
+        asked.generate(rows(100))
+    with pytest.raises(LLMJobError, match="the disk is full"):
+        asked.generate(rows(1))
+    with pytest.raises(LLMJobError, match="the disk is full"):
+        asked.flush()
