@@ -19,7 +19,6 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from longctx.dedup.shingles import shingle_values
 from longctx.ids import h64
 from longctx.text.answers import STOP_WORDS, UNSPACED
 from longctx.text.answers import contains_answer as contains_answer
@@ -221,6 +220,8 @@ def ngram_hit(text: str, eval_index: U64, n: int = 10) -> bool:
 
 
 def _ngrams(text: str, n: int) -> U64:
+    from longctx.dedup.shingles import shingle_values
+
     tokens = answer_tokens(text)
     if len(tokens) < n:
         return np.empty(0, dtype=np.uint64)
