@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from longctx.llm.accounting import Price, cost_usd
+from longctx.llm.attempts import Limited, Metered
 from longctx.llm.backoff import Uniform
 from longctx.llm.breaker import Breaker, FirstFinished
 from longctx.llm.budget import Budget, Cost
@@ -23,7 +24,7 @@ from longctx.llm.limiter import AimdLimiter, Pace, share
 from longctx.llm.loop_thread import LoopThread, process_loop
 from longctx.llm.meter import Meter
 from longctx.llm.settings import ClientSettings
-from longctx.llm.stack import Coalesced, Limited, Metered, Retrying, Stored
+from longctx.llm.stack import Coalesced, Retrying, Stored
 from longctx.llm.types import Backend, Caps, GenError, GenRequest, GenResult, LLMJobError
 
 Keyed = tuple[GenRequest, tuple[str, str]]
@@ -81,8 +82,14 @@ class Client:
             wall=wall,
         )
         self._writer = CacheWriter(self.cache, self._loop.loop, limited.wake)
-        retrying = Retrying(limited, s, self.breaker, rng, wall)
-        self._stored = Stored(retrying, self._writer, self.backend.model_id, s)
+        retrying = Retrying(limited, s, self.breaker, self.meter, rng, wall)
+        self._stored = Stored(
+            retrying,
+            self._writer,
+            self.model_id,
+            store_truncated=s.store_truncated,
+            wall=wall,
+        )
         self._stack = Coalesced(self._stored)
 
     @property
