@@ -41,11 +41,12 @@ def entry(name: str, text: str = "", *, model: str = "m", finish: str = "stop") 
     )
 
 
-@pytest.fixture(params=["sqlite", "shards"])
+@pytest.fixture(params=["sqlite", "shards", "store"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
     kinds: dict[str, Make] = {
         "sqlite": lambda name: SQLiteCache(tmp_path / f"{name}.sqlite"),
         "shards": lambda name: ShardCache(str(tmp_path / name)),
+        "store": lambda name: ShardCache(f"memory://{tmp_path.name}/{name}"),
     }
     return kinds[request.param]
 
