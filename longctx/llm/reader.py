@@ -8,7 +8,7 @@ kind is honest about copies and blind to everything else.
 |---|---|---|
 | answer | question, text | the sentence that shares most words with the question, or "unknown" |
 | statements | answer | {statements}: its sentences of five words and more |
-| support | statement, evidence (list) | {analysis, level (full, partial, none), evidence: [from 1]} |
+| support | statement, evidence (list) | {analysis, level (full, partial, none), evidence: [1, …]} |
 | notes | question, text | {relevant, notes}: sentences that share two words with the question |
 | mark | question, answer | {analysis, score}: share of the question's words in the answer |
 | completeness | notes (list), answer | {analysis, score}: share of the notes that are covered |
