@@ -244,6 +244,12 @@ def _message(problem: Any, place: tuple[str | int, ...], model: type[BaseModel])
         return "this field is required"
     if kind in ("model_type", "dict_type"):
         return f"should be a mapping of fields, got {shown(got)}"
+    if kind == "union_tag_not_found":
+        return f"needs a field {problem['ctx']['discriminator']}, got {shown(got)}"
+    if kind == "union_tag_invalid":
+        known, tag = problem["ctx"]["expected_tags"], str(problem["ctx"]["tag"])
+        hint = did_you_mean(tag, re.findall(r"'([^']*)'", known))
+        return f"{problem['ctx']['discriminator']} should be one of {known}, got '{tag}'{hint}"
     if kind == "too_short":
         return f"at least {problem['ctx']['min_length']} is needed, got {shown(got)}"
     text = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
@@ -265,23 +271,19 @@ def shown(value: Any) -> str:
 
 
 def _fields(model: type[BaseModel], place: Sequence[str | int]) -> set[str]:
-    """Names of the fields that are allowed at a place inside a model."""
-    current: Any = model
+    """Names of the fields that are allowed at a place inside a model; of a union those of all."""
+    current: list[Any] = [model]
     for step in place:
-        if isinstance(step, int) or not (
-            isinstance(current, type) and hasattr(current, "model_fields")
-        ):
+        if isinstance(step, int):
             continue
         # A step that is no field is a key of a dictionary of models.
-        if (field := current.model_fields.get(str(step))) is not None:
-            current = _model_in(field.annotation)
-    return set(getattr(current, "model_fields", {}))
+        if fields := [m.model_fields[step] for m in current if step in m.model_fields]:
+            current = [inner for field in fields for inner in _models_in(field.annotation)]
+    return {name for m in current for name in m.model_fields}
 
 
-def _model_in(annotation: Any) -> Any:
+def _models_in(annotation: Any) -> list[Any]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        if (found := _model_in(inner)) is not None:
-            return found
-    return None
+        return [annotation]
+    inner = getattr(annotation, "__args__", ())
+    return [model for one in inner for model in _models_in(one)]

@@ -33,10 +33,10 @@ def misplaced(stages: list[Any], ops: list[Op | None], located: Located) -> list
                 f"writes{hint}"
             )
         late = [n for n in names[:index] if op and n in OPS and _writes_any(n, op.precedes())]
-        if late:
+        if op and late:
             problems.append(
-                f"{located.at(('stages', index))}: {name} changes the text, which `{late[0]}` has "
-                f"read by then; move {name} before it"
+                f"{located.at(('stages', index))}: {name} {op.why_early.format(late[0])}; move "
+                f"{name} before it"
             )
         # One missing stage is one problem, however many stages need it.
         known |= set(absent)
@@ -45,6 +45,41 @@ def misplaced(stages: list[Any], ops: list[Op | None], located: Located) -> list
             break
         known |= set(op.writes_columns() if op else resolve(name).writes)
     return problems
+
+
+def out_of_turn(ops: list[Op | None], located: Located) -> list[str]:
+    """Ops of which a recipe has one at most, and ops that may not follow another."""
+    problems = []
+    for index, op in enumerate(ops):
+        for before in ops[:index]:
+            if op is None or before is None:
+                continue
+            place = located.at(("stages", index))
+            if op.once and op.once == before.once:
+                problems.append(
+                    f"{place}: a recipe has one {op.once} at most, and `{before.op}` stands before "
+                    f"{op.op}; keep one of them"
+                )
+            elif before.last_of and op.op.startswith(before.last_of):
+                problems.append(f"{place}: {op.op} {before.why_late}; move it before `{before.op}`")
+    return list(dict.fromkeys(problems))
+
+
+def unknown_sources(body: Any, ops: list[Op | None], located: Located) -> list[str]:
+    """Sources that a stage names and no input has, where every input says its source itself."""
+    inputs = [(entry.source, entry.source_field) for entry in body.input]
+    if any(field is not None for _, field in inputs):
+        return []
+    known = sorted({source for source, _ in inputs})
+    return [
+        f"{located.at(('stages', index, *field.split('.')))}: no input has the source "
+        f"`{source}`{did_you_mean(source, known)}; sources: {', '.join(known)}"
+        for index, op in enumerate(ops)
+        if op is not None
+        for field, named in op.named_sources().items()
+        for source in named
+        if source not in known
+    ]
 
 
 def unused_formats(output: Any, ops: list[Op | None], located: Located) -> list[str]:

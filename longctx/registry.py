@@ -29,6 +29,8 @@ OPS: dict[str, str] = {
     "dedup.minhash": "longctx.dedup.stages_minhash:DedupMinHash",
     "dedup.containment": "longctx.dedup.stages_containment:DedupContainment",
     "dedup.semantic": "longctx.dedup.stages_semantic:DedupSemantic",
+    "mix.weights": "longctx.mixture.stages:MixWeights",
+    "mix.upsample": "longctx.mixture.stages:MixUpsample",
     "embed": "longctx.embed.stages:Embed",
     "cluster.kmeans": "longctx.cluster.stages:ClusterKMeans",
     "order.random": "longctx.order.stages_baselines:OrderRandom",

@@ -54,6 +54,10 @@ class Op(BaseModel):
     up to which number of documents one process works: they are in the fingerprint only where a
     recipe sets them, and a step that they do not reach ignores them. An op that `ends` a recipe
     says what it leaves in the output; no stage follows it.
+
+    Of ops with the same word as `once` a recipe has at most one. No op whose name begins as
+    `last_of` says may follow: `why_late` says what it would do. `why_early` says what this op does
+    to writers of columns that it `precedes`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,6 +72,10 @@ class Op(BaseModel):
     writes: ClassVar[tuple[str, ...]] = ()
     removes: ClassVar[bool] = False
     ends: ClassVar[str] = ""
+    once: ClassVar[str] = ""
+    last_of: ClassVar[tuple[str, ...]] = ()
+    why_early: ClassVar[str] = "changes the text, which `{}` has read by then"
+    why_late: ClassVar[str] = ""
     neutral: ClassVar[frozenset[str]] = frozenset()
     limits: ClassVar[frozenset[str]] = frozenset()
 
@@ -86,6 +94,10 @@ class Op(BaseModel):
     def precedes(self) -> tuple[str, ...]:
         """Columns that no earlier stage may have written: they tell of what this op rewrites."""
         return ()
+
+    def named_sources(self) -> dict[str, tuple[str, ...]]:
+        """Sources that the configuration names, by the field that does."""
+        return {}
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """The configuration that decides the output, as plain JSON values."""

@@ -127,25 +127,27 @@ class Bins(NamedTuple):
     last: F64
 
 
+def no_bins() -> Bins:
+    """Bins without an event."""
+    nothing = np.zeros(BINS, dtype=np.int64)
+    return Bins(nothing, nothing.copy(), np.full(BINS, np.inf), np.full(BINS, -np.inf))
+
+
 def bins(found: Events, lam: float) -> Bins:
     """Events counted in bins; the last but one ends at twice the planned lambda."""
     number = np.minimum(found.place * ((BINS - 1) / (2 * lam)), BINS - 1).astype(np.int64)
-    first, last = np.full(BINS, np.inf), np.full(BINS, -np.inf)
-    np.minimum.at(first, number, found.place)
-    np.maximum.at(last, number, found.place)
-    weight = np.zeros(BINS, dtype=np.int64)
-    np.add.at(weight, number, found.weight)
-    return Bins(weight, np.bincount(number, minlength=BINS).astype(np.int64), first, last)
+    counted = no_bins()
+    ones = np.ones(len(number), dtype=np.int64)
+    return add_bins(counted, number, found.weight, ones, found.place, found.place)
 
 
-def add_bins(several: Sequence[Bins]) -> Bins:
-    """Bins of several parts together."""
-    return Bins(
-        np.sum([b.weight for b in several], axis=0),
-        np.sum([b.events for b in several], axis=0),
-        np.min([b.first for b in several], axis=0),
-        np.max([b.last for b in several], axis=0),
-    )
+def add_bins(counted: Bins, number: I64, weight: I64, events: I64, first: F64, last: F64) -> Bins:
+    """Bins to which weights, numbers of events and places were added, in place; bin by `number`."""
+    np.add.at(counted.weight, number, weight)
+    np.add.at(counted.events, number, events)
+    np.minimum.at(counted.first, number, first)
+    np.maximum.at(counted.last, number, last)
+    return counted
 
 
 def straddling(counted: Bins, target: float) -> tuple[Around, tuple[float, float]]:

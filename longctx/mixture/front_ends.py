@@ -25,6 +25,7 @@ from longctx.mixture.rules import (
     Weights,
 )
 from longctx.mixture.supply import Supply
+from longctx.mixture.upsample import raised_values
 from longctx.mixture.weights import WeightsFile
 
 
@@ -41,16 +42,13 @@ def asked(
     supplies: Sequence[Supply],
     settings: Settings,
     file: WeightsFile | None = None,
-    slot_shares: Mapping[str, float] | None = None,
+    raised: Mapping[str, Sequence[str]] | None = None,
 ) -> Asked:
     """The shares that a front end asks for. Raises RecipeError for what no source can be.
 
-    `slot_shares` are those of a preset whose windows are entries of their own, by entry.
+    `raised` are the sources of each slot that a strategy sets to .60, after everything else.
     """
     sources = [s.entry.source for s in supplies]
-    if slot_shares is not None:
-        shares = np.array([slot_shares[s.entry.name] for s in supplies])
-        return Asked(shares, _budget(settings), ())
     own = np.array([float(s.own.sum()) for s in supplies])
     notes: tuple[str, ...] = ()
     budget = settings.budget
@@ -74,10 +72,14 @@ def asked(
         notes = (*told, *notes)
     if front.boost:
         shares = arithmetic.boosted(shares, front.boost, sources)
-    return Asked(shares, budget if budget is not None else _budget(settings), notes)
+    if raised:
+        sizes = dict(zip(sources, own.tolist(), strict=True))
+        shares = arithmetic.boosted(shares, raised_values(raised, sizes), sources, "slots")
+    return Asked(shares, budget if budget is not None else budget_of(settings), notes)
 
 
-def _budget(settings: Settings) -> float:
+def budget_of(settings: Settings) -> float:
+    """The budget of a recipe. Raises RecipeError where it has none."""
     if settings.budget is None:
         raise RecipeError(
             f"there is no budget, expected a number of {settings.unit}",
@@ -90,7 +92,7 @@ def _budget(settings: Settings) -> float:
 def _unimax(front: UniMax, supplies: Sequence[Supply], settings: Settings) -> Asked:
     """UniMax over effective sizes; a budget that they cannot feed follows `on_cap`."""
     sizes = np.array([s.effective(s.p) for s in supplies])
-    budget = _budget(settings)
+    budget = budget_of(settings)
     found = arithmetic.unimax(sizes, budget, front.epochs)
     if found.shortfall > 0:
         feeds = budget - found.shortfall

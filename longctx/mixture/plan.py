@@ -11,6 +11,7 @@ of cells; no document is looked at.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from longctx.mixture.census import Census
 from longctx.mixture.chance import F64
 from longctx.mixture.chance import copies as copies
 from longctx.mixture.chance import u01 as u01
-from longctx.mixture.front_ends import Asked, asked, spread
+from longctx.mixture.front_ends import Asked, asked, budget_of, spread
 from longctx.mixture.planned import CellPlan, Plan, SourcePlan, variance
 from longctx.mixture.presets import PROLONG, filled
 from longctx.mixture.realised import realised as realised
@@ -53,20 +54,20 @@ def build_plan(
     seed: int = 0,
     prolong: str | None = None,
     file: WeightsFile | None = None,
-    estimated: bool = False,
-    holdout: Mapping[str, float] | None = None,
+    raised: Mapping[str, Sequence[str]] | None = None,
 ) -> Plan:
     """The plan of a mixture over the documents of a census.
 
     `weights` are natural and `length` keeps documents below 4,096 at a tenth unless given;
     `prolong` names a preset of slots, shares and windows instead of both. `file` is what a
-    front end of kind "file" reads. Raises RecipeError where the census cannot give what is asked.
+    front end of kind "file" reads, `raised` the sources of each slot that a strategy sets to .60.
+    Raises RecipeError where the census cannot give what is asked.
     """
     weights = weights or Natural(kind="natural")
     length = length or KeepBelow(kind="keep_below")
     if not len(census.cells):
         raise RecipeError("no documents are left", remedy="look at the drop reasons before")
-    given, wanted = _asked(census, settings, weights, length, prolong, file)
+    given, wanted = _asked(census, settings, weights, length, prolong, file, raised or {})
     question = Question(
         supplies=given,
         weights=wanted.shares,
@@ -76,6 +77,9 @@ def build_plan(
         unit=settings.unit,
     )
     found = answer(question, settings.on_cap)
+    front_end: dict[str, Any] = {"kind": prolong} if prolong else words_of(weights)
+    if raised:
+        front_end["raised"] = {slot: list(named) for slot, named in raised.items()}
     long_from = settings.long_from or _threshold(length)
     lines = [
         _line(i, supply, found, wanted.shares, census, settings, long_from)
@@ -85,11 +89,10 @@ def build_plan(
     return Plan(
         seed=seed,
         unit=settings.unit,
-        estimated=estimated,
         by=settings.by,
         budget_asked=settings.budget,
         budget=found.budget,
-        front_end={"kind": prolong} if prolong else words_of(weights),
+        front_end=front_end,
         length={"kind": prolong} if prolong else words_of(length),
         per_source={s: words_of(rule) for s, rule in settings.per_source.items()},
         rate_by=words_of(settings.rate_by) if settings.rate_by else None,
@@ -102,7 +105,7 @@ def build_plan(
         sources=tuple(used),
         unused=_unused(census, used),
         warnings=(*wanted.notes, *found.notes, *_warnings(given, used, long_from)),
-        holdout=dict(holdout or {}),
+        holdout_fraction=settings.holdout_fraction,
     )
 
 
@@ -113,12 +116,13 @@ def _asked(
     length: Length,
     prolong: str | None,
     file: WeightsFile | None,
+    raised: Mapping[str, Sequence[str]],
 ) -> tuple[list[Supply], Asked]:
     """What the entries can give, and the share that each is to have."""
     if prolong is None:
         entries = entries_of(census, length, settings.per_source)
         given = supplies(census, entries, settings.rate_by)
-        return given, asked(weights, given, settings, file)
+        return given, asked(weights, given, settings, file, raised)
     preset = PROLONG[prolong]
     slots, shares, notes = filled(preset, settings.slots, census.sources, prolong)
     entries = entries_of(census, length, settings.per_source, slots, preset)
@@ -133,8 +137,8 @@ def _asked(
             sizes = {s.entry.name: s.full for s in entered}
             one = share * part / preset[slot].share
             by_name |= spread({slot: names}, {slot: one}, sizes)
-    wanted = asked(weights, given, settings, slot_shares=by_name)
-    return given, wanted._replace(notes=(*notes, *wanted.notes))
+    shares_of = np.array([by_name[s.entry.name] for s in given])
+    return given, Asked(shares_of, budget_of(settings), tuple(notes))
 
 
 def _threshold(length: Length) -> int:

@@ -6,12 +6,15 @@ number (17 at most), so a plan that was read gives the same copies bit for bit.
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from longctx.mixture.census import Cell
 
 SCHEMA_VERSION = 1
+# What JSON calls the fields whose names Python keeps for itself.
+_NAMES = {"lam": "lambda", "cls": "class"}
+_FIELDS = {told: name for name, told in _NAMES.items()}
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,6 @@ class Plan:
 
     seed: int
     unit: str
-    estimated: bool
     by: str
     budget_asked: float | None
     budget: float
@@ -94,7 +96,7 @@ class Plan:
     sources: tuple[SourcePlan, ...]
     unused: dict[str, dict[str, int]]
     warnings: tuple[str, ...]
-    holdout: dict[str, float] = field(default_factory=dict)
+    holdout_fraction: float = 0.0
 
     @property
     def long_share(self) -> float:
@@ -124,9 +126,12 @@ class Plan:
     def as_dict(self, most_cells: float = math.inf) -> dict[str, Any]:
         """Plain values; without the cells of sources where there are more than `most_cells`."""
         found = {"schema_version": SCHEMA_VERSION, **asdict(self)}
-        if sum(len(s.cells) for s in self.sources) > most_cells:
-            for one in found["sources"]:
-                del one["cells"]
+        told = sum(len(s.cells) for s in self.sources) <= most_cells
+        found["sources"] = [_renamed(s, _NAMES) for s in found["sources"]]
+        for one in found["sources"]:
+            cells = one.pop("cells")
+            if told:
+                one["cells"] = [_renamed(c, _NAMES) for c in cells]
         return found
 
     @classmethod
@@ -135,12 +140,16 @@ class Plan:
         if value["schema_version"] != SCHEMA_VERSION:
             raise ValueError(f"plan of schema version {value['schema_version']}")
         named = {f.name: value[f.name] for f in fields(cls)}
-        sources = [
-            SourcePlan(**{**s, "cells": tuple(CellPlan(**c) for c in s["cells"])})
-            for s in value["sources"]
-        ]
+        sources = []
+        for told in value["sources"]:
+            cells = tuple(CellPlan(**_renamed(c, _FIELDS)) for c in told["cells"])
+            sources.append(SourcePlan(**{**_renamed(told, _FIELDS), "cells": cells}))
         tuples = {"edges": tuple(value["edges"]), "warnings": tuple(value["warnings"])}
         return cls(**{**named, **tuples, "sources": tuple(sources)})
+
+
+def _renamed(value: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(key, key): one for key, one in value.items()}
 
 
 def variance(source: SourcePlan) -> float:

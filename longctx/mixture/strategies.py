@@ -14,7 +14,7 @@ from longctx.mixture.census import Census
 from longctx.mixture.chance import F64, I64
 from longctx.mixture.rules import LONG
 from longctx.mixture.supply import Supply, plain_supplies
-from longctx.mixture.upsample import BOOST, STRATEGIES, Strategy, boosts
+from longctx.mixture.upsample import STRATEGIES, Strategy, boosts, raised_values
 from longctx.mixture.weights import boosted, natural
 
 
@@ -106,16 +106,3 @@ def _weights(
     return boosted(
         own, raised_values(raised, dict(zip(sources, own.tolist(), strict=True))), sources
     )
-
-
-def raised_values(
-    raised: Mapping[str, Sequence[str]], own: Mapping[str, float]
-) -> dict[str, float]:
-    """The value of every source that a strategy raises: .60 for each slot, dealt by own share."""
-    found = {}
-    for named in raised.values():
-        total = sum(own.get(s, 0.0) for s in named)
-        for source in named:
-            part = own.get(source, 0.0) / total if total > 0 else 1 / len(named)
-            found[source] = BOOST * part
-    return found

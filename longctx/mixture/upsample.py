@@ -13,7 +13,7 @@ source can feed its target with `max_epochs`.
 Closed forms, s the natural share of long documents; nothing is read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +33,7 @@ class Strategy(NamedTuple):
     weights_follow: bool = False
 
 
+RAISED = ("code", "book", "arxiv")
 _KEEP = KeepBelow(kind="keep_below")
 BOOST = 0.60
 STRATEGIES: dict[str, Strategy] = {
@@ -121,3 +122,16 @@ def relax_p(p: float, target: float, max_epochs: float, long: float, short: floa
 def boosts(strategy: Strategy, slots: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """Sources of each slot that a strategy raises; empty where the recipe names none."""
     return {slot: list(slots.get(slot, [])) for slot in strategy.boost}
+
+
+def raised_values(
+    raised: Mapping[str, Sequence[str]], own: Mapping[str, float]
+) -> dict[str, float]:
+    """The value of every source that a strategy raises: .60 for each slot, dealt by own share."""
+    found = {}
+    for named in raised.values():
+        total = sum(own.get(s, 0.0) for s in named)
+        for source in named:
+            part = own.get(source, 0.0) / total if total > 0 else 1 / len(named)
+            found[source] = BOOST * part
+    return found

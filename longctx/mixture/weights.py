@@ -110,7 +110,9 @@ def unimax(sizes: F64, budget: float, epochs: float) -> UniMax:
     return UniMax(amounts, max(0.0, short))
 
 
-def boosted(shares: F64, values: Mapping[str, float], sources: Sequence[str]) -> F64:
+def boosted(
+    shares: F64, values: Mapping[str, float], sources: Sequence[str], name: str = "weights.boost"
+) -> F64:
     """Shares with those of some sources replaced by plain values, then normalised.
 
     Raises RecipeError for names that no source has.
@@ -118,7 +120,7 @@ def boosted(shares: F64, values: Mapping[str, float], sources: Sequence[str]) ->
     found = np.array(shares, dtype=np.float64)
     for source, value in values.items():
         if source not in sources:
-            raise unknown_source(source, sources, "boost")
+            raise unknown_source(source, sources, name)
         found[list(sources).index(source)] = value
     return natural(found)
 

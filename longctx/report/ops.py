@@ -60,7 +60,7 @@ def _type(info: dict[str, object]) -> str:
         "exclusiveMaximum": "<",
     }
     bounds = [f"{sign} {_number(info[k])}" for k, sign in limits.items() if k in info]
-    kind = str(info.get("type", "mapping" if "$ref" in info else "value"))
+    kind = str(info.get("type", "mapping" if {"$ref", "oneOf"} & set(info) else "value"))
     kind = {"object": "mapping", "array": "list", "null": "none"}.get(kind, kind)
     return f"{kind} {', '.join(bounds)}".strip()
 
