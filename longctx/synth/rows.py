@@ -110,6 +110,84 @@ CHATQA2 = columns(
     split=_TEXT,
 )
 
+LONGALIGN = columns(
+    dataset=_TEXT,
+    length=_NUMBER,
+    task_type=_TEXT,
+    questions=_TEXTS,
+    chosen=_NUMBER,
+    doc_id=_TEXT,
+)
+
+# Packs of tokenised rows; with `batch_packs` set also `batch_id`, and weights that are final.
+PACKS = pa.schema(
+    {
+        "pack_id": _TEXT,
+        "input_ids": _NUMBERS,
+        "labels": _NUMBERS,
+        "loss_weight": pa.list_(_SHARE),
+        "cu_seqlens": _NUMBERS,
+        "position_ids": _NUMBERS,
+        "seq_ids": _TEXTS,
+        "n_target_seqs": _NUMBER,
+    }.items()
+)
+
+LONGALPACA = columns(
+    alpaca=_struct(instruction=_TEXT, input=_TEXT, output=_TEXT),
+    file=_TEXT,
+    category=_TEXT,
+    kind=_TEXT,
+)
+
+LONGMIT = columns(
+    hop=_NUMBER,
+    type=_TEXT,
+    question=_TEXT,
+    answer=_TEXT,
+    reasoning=_TEXT,
+    chain=pa.list_(
+        _struct(
+            doc_id=_TEXT,
+            chunk_id=_NUMBER,
+            q=_TEXT,
+            a=_TEXT,
+            rationale=_TEXT,
+            linked_to=_NUMBER,
+            sim=_SHARE,
+        )
+    ),
+    clue_docs=_TEXTS,
+    docs=pa.list_(_struct(doc_id=_TEXT, text=_TEXT, role=_TEXT)),
+    clue_pos=_NUMBERS,
+    scores=_struct(quality=_SHARE, multihop=_FLAG, necessity=_FLAG),
+    token_limit=_NUMBER,
+    path_id=_TEXT,
+)
+
+LONGWRITER = columns(
+    prompt=_TEXT,
+    plan=pa.list_(_struct(k=_NUMBER, main_point=_TEXT, words=_NUMBER)),
+    paragraphs=_TEXTS,
+    paragraph_lengths=_NUMBERS,
+    length=_NUMBER,
+    required=_struct(x=_NUMBER, lo=_NUMBER, hi=_NUMBER, relation=_TEXT, unit=_TEXT),
+    length_source=_TEXT,
+    s_l=_SHARE,
+    s_q=_SHARE,
+    dims=_struct(
+        relevance=_NUMBER,
+        accuracy=_NUMBER,
+        coherence=_NUMBER,
+        clarity=_NUMBER,
+        breadth_depth=_NUMBER,
+        reading=_NUMBER,
+    ),
+    counter=_TEXT,
+    n_calls=_NUMBER,
+    loss_weighting=_TEXT,
+)
+
 
 def table_of(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """Rows as a table of a system's schema, in ascending order of their ids.

@@ -8,11 +8,12 @@ planted in a document is found in the rows. Nothing here is random.
 import re
 
 from longctx.synth.words import count_words
+from longctx.text.answers import content_words, norm_answer
 from longctx.text.sentences import sentence_spans
 
 ANSWER_WORDS = 20
 _LONGEST_NAME = 3
-_CAPITALISED = re.compile(r"[^\W\d_][\w'’\-]*|\d+(?:[.,]\d+)*")
+_WORD = re.compile(r"[^\W\d_][\w'’\-]*|\d+(?:[.,]\d+)*")
 _QUESTION = {
     "en": "What is stated about {}?",
     "zh": "关于{}说了什么？",
@@ -28,18 +29,21 @@ def sentences(text: str) -> list[str]:
 def subject(sentence: str) -> str:
     """The first run of capitalised words (three at most) or the first number of a sentence.
 
-    Without either its first word, or its first four characters where words have no blanks.
+    A run of stop words alone ("In") is passed over: nothing could be found by it. Without any, the
+    first content word, or the first four characters where words have no blanks.
     """
-    found = list(_CAPITALISED.finditer(sentence))
-    for at, word in enumerate(found):
-        if word[0][0].isdigit():
-            return word[0]
-        if word[0][0].isupper():
-            end = at + 1
+    found = list(_WORD.finditer(sentence))
+    at = 0
+    while at < len(found):
+        end = at + 1
+        if found[at][0][0].isupper():
             while end < min(at + _LONGEST_NAME, len(found)) and _goes_on(sentence, found, end):
                 end += 1
-            return sentence[word.start() : found[end - 1].end()]
-    first = found[0][0] if found else sentence.strip()
+        run = sentence[found[at].start() : found[end - 1].end()]
+        if (run[0].isupper() or run[0].isdigit()) and content_words(run):
+            return run
+        at = end
+    first = next((w[0] for w in found if content_words(w[0])), sentence.strip())
     return first if first.isascii() else first[:4]
 
 
@@ -52,6 +56,27 @@ def _goes_on(sentence: str, found: list[re.Match[str]], at: int) -> bool:
 def question(sentence: str, lang: str) -> str:
     """What is stated about the subject of a sentence."""
     return _QUESTION[lang].format(subject(sentence))
+
+
+def questions(of: list[str], lang: str, k: int) -> list[str]:
+    """Questions about `k` evenly spaced sentences; one that was asked before gives way to the next.
+
+    Fewer where the sentences have fewer subjects.
+    """
+    found: dict[str, str] = {}
+    for start in evenly(len(of), k) if of else []:
+        for place in [*range(start, len(of)), *range(start)]:
+            asked = question(of[place], lang)
+            if found.setdefault(norm_answer(asked), asked) is asked:
+                break
+    return list(found.values())
+
+
+def sentence_for(asked: str, of: list[str]) -> int:
+    """The sentence that shares most content words with a question; the first of equals."""
+    wanted = content_words(asked)
+    shared = [len(wanted & content_words(sentence)) for sentence in of]
+    return shared.index(max(shared))
 
 
 def answer(of: list[str], at: int, least: int = 1) -> str:
