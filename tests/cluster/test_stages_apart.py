@@ -17,7 +17,7 @@ from longctx.engine.op import DROP_REASON
 from longctx.engine.steps import StepRef
 from longctx.errors import RunError
 from tests.engine.parts import documents, put
-from tests.inprocess import context_of, rows_of, run_here
+from tests.in_process import context_of, rows_of, run_here
 
 N, D = 300, 16
 # Partitions of at most 50 documents, which two clusters and more share.

@@ -17,7 +17,7 @@ from longctx.engine.corpus import Corpus
 from longctx.engine.op import Setting
 from tests.dedup.plain_containment import plain_scores
 from tests.engine.parts import documents, put
-from tests.in_process import InProcess
+from tests.in_process import context_of, run_here
 from tests.stages import run_rows
 
 OP = "dedup.containment"
@@ -58,12 +58,14 @@ def corpus_of(folder: Path, texts: Texts, parts: int = 1, order: int = 0) -> Cor
 
 
 def scored(
-    local: InProcess, folder: Path, texts: Texts, parts: int = 1, order: int = 0, **fields: Any
+    folder: Path, texts: Texts, parts: int = 1, order: int = 0, **fields: Any
 ) -> tuple[dict[str, dict[str, Any]], BarrierContext]:
     """Columns by document, and the context that ran."""
     op = DedupContainment(op=OP, **fields)
     exchange = 2000 if order else 256_000_000  # one bucket or many
-    context = local.run(op, corpus_of(folder, texts, parts, order), len(texts), exchange)
+    corpus = corpus_of(folder, texts, parts, order)
+    context = context_of(op, corpus, len(texts), exchange_bytes=exchange)
+    op.run(context)
     found = {}
     assert context.final is not None
     for i, done in enumerate(context.final.commits):
@@ -73,9 +75,9 @@ def scored(
     return found, context
 
 
-@pytest.fixture
-def local(monkeypatch: pytest.MonkeyPatch) -> InProcess:
-    return InProcess(monkeypatch)
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_here(monkeypatch)
 
 
 def example() -> Texts:
@@ -86,8 +88,8 @@ def example() -> Texts:
     }
 
 
-def test_the_example_of_the_specification(local: InProcess, tmp_path: Path) -> None:
-    found, context = scored(local, tmp_path, example(), **SMALL)
+def test_the_example_of_the_specification(tmp_path: Path) -> None:
+    found, context = scored(tmp_path, example(), **SMALL)
     names = ("ct_n_chunks", "ct_any_share", "ct_best_doc", "ct_best_share", "ct_prev_doc")
     names = (*names, "ct_prev_share", "drop_reason")
     assert {i: tuple(row[n] for n in names) for i, row in found.items()} == {
@@ -101,8 +103,8 @@ def test_the_example_of_the_specification(local: InProcess, tmp_path: Path) -> N
     assert context.final.commits[0].stats["dropped"] == {"contain": 2}
 
 
-def test_the_pair_table_says_who_covers_whom(local: InProcess, tmp_path: Path) -> None:
-    _, context = scored(local, tmp_path, example(), parts=2, **SMALL)
+def test_the_pair_table_says_who_covers_whom(tmp_path: Path) -> None:
+    _, context = scored(tmp_path, example(), parts=2, **SMALL)
     files = [f.name for c in context.step_commits["pairs"] for f in c.files]
     rows = pa.concat_tables([pq.read_table(tmp_path / f) for f in files]).to_pylist()
     names = ("doc_id", "other_id", "cov_share", "n_chunks", "precedes")
@@ -140,8 +142,8 @@ def test_columns_are_those_of_the_definition_however_rows_are_dealt(
     plain = plain_scores(texts, Sampling(2, 2, 8, 3), Grid(8, 3, 1, 0.5), max_df)
     runs = []
     for seed, parts in enumerate((1, 2, 7)):
-        local = InProcess(monkeypatch, seed)
-        found, _ = scored(local, tmp_path / str(seed), texts, parts, seed, **fields)
+        run_here(monkeypatch, seed)
+        found, _ = scored(tmp_path / str(seed), texts, parts, seed, **fields)
         runs.append({i: found[i] for i in texts})
     assert runs[0] == runs[1] == runs[2]
     statuses = set()
@@ -166,8 +168,8 @@ def test_no_file_of_any_step_sees_the_order_in_which_rows_arrive(
 ) -> None:
     found = []
     for seed in (1, 2):
-        local = InProcess(monkeypatch, seed)
-        _, context = scored(local, tmp_path / str(seed), random_texts(4), 3, 1, **SMALL)
+        run_here(monkeypatch, seed)
+        _, context = scored(tmp_path / str(seed), random_texts(4), 3, 1, **SMALL)
         commits = {step: [c.digest for c in done] for step, done in context.step_commits.items()}
         found.append(commits)
         assert len(commits["shared"]) > 1
@@ -175,32 +177,32 @@ def test_no_file_of_any_step_sees_the_order_in_which_rows_arrive(
     assert set(found[0]) == {"samples", "shared", "covered", "pairs", "scores", ""}
 
 
-def test_another_theta_is_a_new_cut_of_stored_shares(local: InProcess, tmp_path: Path) -> None:
+def test_another_theta_is_a_new_cut_of_stored_shares(tmp_path: Path) -> None:
     texts = example()
-    strict, first = scored(local, tmp_path, texts, 3, **{**SMALL, "theta": 0.51})
+    strict, first = scored(tmp_path, texts, 3, **{**SMALL, "theta": 0.51})
     assert [row["drop_reason"] for row in strict.values()] == [None] * 3
     assert first.skipped == 0
-    loose, again = scored(local, tmp_path, texts, 3, **SMALL)
+    loose, again = scored(tmp_path, texts, 3, **SMALL)
     assert sorted(i for i, row in loose.items() if row["drop_reason"]) == ["A", "C"]
     assert again.units - again.skipped == 3
-    kept, last = scored(local, tmp_path, texts, 3, **SMALL, min_chunks=5)
+    kept, last = scored(tmp_path, texts, 3, **SMALL, min_chunks=5)
     assert [row["drop_reason"] for row in kept.values()] == [None] * 3
     assert last.units - last.skipped == 3
-    none, _ = scored(local, tmp_path, texts, 3, **{**SMALL, "theta": None})
+    none, _ = scored(tmp_path, texts, 3, **{**SMALL, "theta": None})
     assert [row["drop_reason"] for row in none.values()] == [None] * 3
     for i in texts:
         assert {**loose[i], "drop_reason": None} == none[i]
 
 
-def test_other_thresholds_do_not_read_the_text_again(local: InProcess, tmp_path: Path) -> None:
-    _, first = scored(local, tmp_path, example(), 3, **SMALL)
+def test_other_thresholds_do_not_read_the_text_again(tmp_path: Path) -> None:
+    _, first = scored(tmp_path, example(), 3, **SMALL)
     for fields in ({"tau": 0.9}, {"min_samples": 2}, {"max_df": 1}):
-        _, again = scored(local, tmp_path, example(), 3, **{**SMALL, **fields})
+        _, again = scored(tmp_path, example(), 3, **{**SMALL, **fields})
         assert again.step_commits["samples"] == first.step_commits["samples"]
         assert again.skipped >= 3
 
 
-def test_of_copies_and_chains_the_longest_stays(local: InProcess, tmp_path: Path) -> None:
+def test_of_copies_and_chains_the_longest_stays(tmp_path: Path) -> None:
     texts = {
         "in-b": words((0, 40)),
         "b": words((0, 40), (100, 108)),
@@ -208,7 +210,7 @@ def test_of_copies_and_chains_the_longest_stays(local: InProcess, tmp_path: Path
         "twin-1": words((500, 540)),
         "twin-2": words((500, 540)),
     }
-    found, _ = scored(local, tmp_path, texts, 2, **{**SMALL, "theta": 0.8})
+    found, _ = scored(tmp_path, texts, 2, **{**SMALL, "theta": 0.8})
     reasons = {i: row["drop_reason"] for i, row in found.items()}
     assert reasons == {
         "in-b": "contain", "b": "contain", "c": None, "twin-1": None, "twin-2": "contain"
@@ -219,7 +221,7 @@ def test_of_copies_and_chains_the_longest_stays(local: InProcess, tmp_path: Path
     assert found["twin-1"]["ct_prev_doc"] is None
 
 
-def test_what_cannot_be_judged_is_null_with_a_reason(local: InProcess, tmp_path: Path) -> None:
+def test_what_cannot_be_judged_is_null_with_a_reason(tmp_path: Path) -> None:
     texts = {
         "empty": "",
         "space": " \n\t ",
@@ -230,7 +232,7 @@ def test_what_cannot_be_judged_is_null_with_a_reason(local: InProcess, tmp_path:
         "fine": words((0, 3000)),
         "copy": words((0, 3000)),
     }
-    found, _ = scored(local, tmp_path, texts, 2)
+    found, _ = scored(tmp_path, texts, 2)
     status = {i: row["ct_status"] for i, row in found.items()}
     assert status == {
         "empty": "empty", "space": "empty", "marks": "empty", "short": "too_short",
@@ -246,20 +248,22 @@ def test_what_cannot_be_judged_is_null_with_a_reason(local: InProcess, tmp_path:
     assert found["copy"]["ct_best_share"] == found["fine"]["ct_prev_share"] == 1.0
 
 
-def test_sources_have_their_own_profile(local: InProcess, tmp_path: Path) -> None:
+def test_sources_have_their_own_profile(tmp_path: Path) -> None:
     lines = [f"{word(i)} = {word(i + 500)}" for i in range(30)]
     both = {"1": "\n".join(lines), "2": "\n".join(line.replace(" ", "") for line in lines)}
     texts = {f"{source}/{i}": t for source in ("prose", "code") for i, t in both.items()}
-    found, _ = scored(local, tmp_path, texts, 2, **{**SMALL, "ngram": 3}, profiles={"code": "code"})
+    found, _ = scored(tmp_path, texts, 2, **{**SMALL, "ngram": 3}, profiles={"code": "code"})
     assert {i: row["ct_prev_doc"] for i, row in found.items()} == {
         "prose/1": None, "prose/2": "prose/1", "code/1": None, "code/2": None
     }  # fmt: skip
 
 
-def test_no_documents_or_none_with_words(local: InProcess, tmp_path: Path) -> None:
-    found, _ = scored(local, tmp_path / "a", {"a": "", "b": ""}, 2)
+def test_no_documents_or_none_with_words(tmp_path: Path) -> None:
+    found, _ = scored(tmp_path / "a", {"a": "", "b": ""}, 2)
     assert [row["ct_status"] for row in found.values()] == ["empty", "empty"]
-    context = local.run(DedupContainment(op=OP), Corpus(str(tmp_path / "none"), ()), 0)
+    nothing = DedupContainment(op=OP)
+    context = context_of(nothing, Corpus(str(tmp_path / "none"), ()), 0)
+    nothing.run(context)
     assert context.final is not None
     assert context.final.commits == []
 

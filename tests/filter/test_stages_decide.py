@@ -18,7 +18,7 @@ from longctx.filter.cut import select
 from longctx.filter.derived import derive, wanjuan
 from longctx.filter.stages_decide import Decide
 from longctx.recipe import from_dict
-from tests.inprocess import context_of, corpus_of, rows_of, run_here
+from tests.in_process import context_of, corpus_of, rows_of, run_here
 
 Row = dict[str, Any]
 

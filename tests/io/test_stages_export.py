@@ -16,7 +16,7 @@ from longctx.errors import RecipeError, RunError
 from longctx.io import paths
 from longctx.io.stages_export import Export
 from longctx.recipe import from_dict, json_schema
-from tests.inprocess import context_of, corpus_of, run_here
+from tests.in_process import context_of, corpus_of, run_here
 
 Row = dict[str, Any]
 
