@@ -130,7 +130,7 @@ def test_what_deserves_a_look_is_said_on_both_pages() -> None:
     assert all(one in Page(render_stage(found)).text for one in remarks(found))
     told = [f for f in findings(replace(example(), mixture=found)) if f.section == "mixture"]
     assert [one.sentence for one in told] == [
-        "'books' has too few tokens The page of the mixture has 3 more remarks."
+        "'books' has too few tokens. The page of the mixture has 3 more remarks."
     ]
     assert remarks(data()) == []
 

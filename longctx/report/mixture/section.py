@@ -39,7 +39,7 @@ def outcome(data: MixtureData) -> str:
 
 def remarks(data: MixtureData) -> list[str]:
     """What a reader should know: warnings, sources far from their target, others not used."""
-    said = [one_line(warning, 400) for warning in data.warnings]
+    said = [f"{one_line(warning, 400).rstrip('.')}." for warning in data.warnings]
     said += [
         f"{named(one.name)} came out {abs(one.z):.1f} standard deviations of the draw "
         f"{'above' if one.z > 0 else 'below'} its target; a few very long documents do that."
@@ -95,6 +95,6 @@ def amounts(data: MixtureData, most: int = _BARS) -> Markup:
     )
     sentence = (
         f"Three bars for each source: its share of the {data.unit} before, as planned, and as it "
-        f"came out ({count(len(ordered))} in all)."
+        "came out."
     )
     return join([figure(bars(rows), sentence, [(tone, moment) for moment, tone in _TONES]), rest])

@@ -201,7 +201,8 @@ def _strategies(data: MixtureData) -> Section | None:
         for one in (_this(data), *known)
     ]
     said = paragraph(
-        "What other rules would make of the same documents and the same budget. Most epochs is "
+        "What other rules would make of the same documents and the same budget; original is the "
+        "natural mix. Most epochs is "
         "the highest copy rate of any document, the largest budget that up to which it stays "
         "within the cap."
     )
