@@ -119,12 +119,9 @@ def test_prompts_of_another_form() -> None:
 
 
 def question(i: int) -> Question:
-    gold = Doc(
-        f"g{i}", f"Gold {i}", f"The token of entity {i} is zq{i}x since the year of founding."
-    )
-    return Question(
-        f"row-{i:05d}", f"What is the token of entity {i}?", [f"zq{i}x"], [gold], **other
-    )
+    text = f"The token of entity {i} is zq{i}x since the year of founding."
+    asked = f"What is the token of entity {i}?"
+    return Question(f"row-{i:05d}", asked, [f"zq{i}x"], [Doc(f"g{i}", f"Gold {i}", text)])
 
 
 def plain(i: int) -> Doc:
