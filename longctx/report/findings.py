@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from longctx.report.data import Mix, ReportData
 from longctx.report.format import decimal, one_line, percent, plural, ratio, tokens
+from longctx.report.mixture.data import OPS
 from longctx.report.mixture.section import remarks
 
 FINISHED = "done"
@@ -64,6 +65,9 @@ def _rows(data: ReportData) -> Iterator[Finding]:
             what = "unaccounted for" if lost > 0 else "more than went in"
             yield Finding(f"{plural(abs(lost), 'row')} of {row.stage}: {what}.", "stages", True)
         share = ratio(sum(row.dropped.values()), row.rows_in)
+        # A mixture takes as many documents as its budget asks for.
+        if row.op in OPS:
+            continue
         if share is not None and share >= _STAGE_DROPS:
             reason = max(row.dropped, key=lambda name: row.dropped[name])
             yield Finding(
@@ -150,7 +154,8 @@ def _mixture(data: ReportData) -> Iterator[Finding]:
 
 
 def _sources(data: ReportData) -> Iterator[Finding]:
-    yield from _balance(data.sources, data.made, "source", "sources")
+    asked = data.mixture is not None
+    yield from _balance(data.sources, data.made, "source", "sources", moves=not asked)
 
 
 def _licences(data: ReportData) -> Iterator[Finding]:
@@ -164,8 +169,13 @@ def _licences(data: ReportData) -> Iterator[Finding]:
         )
 
 
-def _balance(mixes: Sequence[Mix], made: str, noun: str, section: str) -> Iterator[Finding]:
-    """One name dominates, one has moved most between reading and packing, some are lost."""
+def _balance(
+    mixes: Sequence[Mix], made: str, noun: str, section: str, *, moves: bool = True
+) -> Iterator[Finding]:
+    """One name dominates, one has moved most between reading and packing, some are lost.
+
+    Without `moves` shares were meant to change, so the second is not told.
+    """
     read, packed = sum(m.tokens_read for m in mixes), sum(m.tokens_packed for m in mixes)
     if len(mixes) < 2 or not read or not packed:
         return
@@ -177,7 +187,7 @@ def _balance(mixes: Sequence[Mix], made: str, noun: str, section: str) -> Iterat
         )
     moved = max(mixes, key=lambda m: abs(m.tokens_packed / packed - m.tokens_read / read))
     before, after = moved.tokens_read / read, moved.tokens_packed / packed
-    if abs(after - before) >= _MOVED:
+    if moves and abs(after - before) >= _MOVED:
         verb = "grew" if after > before else "shrank"
         yield Finding(
             f"The {noun} {shown(moved)} {verb} from {percent(before)} of the tokens read to "

@@ -56,6 +56,9 @@ def outcome(data: ReportData) -> str:
         return "No rows went in, so nothing came out."
     share = percent(rows_out / rows_in)
     said = f"{plural(rows_in, 'document')} went in and {count(rows_out)} came out ({share})."
+    if data.mixture is not None and not data.mixture.left_out:
+        copies = sum(one.copies for one in data.mixture.sources)
+        said += f" The mixture takes them {count(copies)} times in all."
     audit, exported = data.windows, data.exported
     if audit is not None:
         return (

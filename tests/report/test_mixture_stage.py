@@ -177,12 +177,29 @@ def test_the_report_tells_of_it_and_leads_to_its_page(tmp_path: Path) -> None:
     assert f"report/{STAGE}.html" in [a.attributes["href"] for a in report.named("a")]
     assert "Mixture" in [h.text for h in report.named("h2")]
     assert "the verdict on them: gain" in report.text
+    copies = sum(one["copies"] for one in mixture()["realised"]["sources"])
+    assert f"The mixture takes them {copies:,} times in all." in report.text
     page = Page((tmp_path / "report" / f"{STAGE}.html").read_text(encoding="utf-8"))
     assert page.faults == []
     ids = {e.attributes["id"] for e in page.elements if "id" in e.attributes}
     assert len(ids) == len([e for e in page.elements if "id" in e.attributes])
     links = {a.attributes["href"] for a in page.named("a")}
     assert links <= {f"#{one}" for one in ids} | {"../report.html"}
+
+
+def test_what_a_mixture_is_meant_to_do_is_no_finding(tmp_path: Path) -> None:
+    def told(op: str) -> list[str]:
+        run = run_json()
+        if op != "mix.weights":
+            del run["stages"][3]["summary"]["mixture"]
+        run["stages"][3] |= {"op": op, "rows_out": 2, "dropped": {"mixture": 7}}
+        run["stages"][-1]["summary"]["by_source"] = {"web": [1, 900], "books": [1, 10]}
+        (tmp_path / "run.json").write_text(json.dumps(run))
+        return [one.sentence for one in findings(collect(str(tmp_path)))]
+
+    for said in ("dropped 77.8 % of its rows", "of the tokens read to"):
+        assert any(said in sentence for sentence in told("decide"))
+        assert not any(said in sentence for sentence in told("mix.weights"))
 
 
 def test_a_run_without_a_mixture_has_no_section() -> None:

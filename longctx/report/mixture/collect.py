@@ -8,12 +8,11 @@ from pydantic import TypeAdapter
 
 from longctx.credentials import masked
 from longctx.report.format import compact, count, percent
-from longctx.report.mixture.data import Amount, Bucket, MixtureData, SourceMix, Strategy
+from longctx.report.mixture.data import OPS, Amount, Bucket, MixtureData, SourceMix, Strategy
 from longctx.report.mixture.evidence import evidence_of
 from longctx.report.mixture.shape import Came, Line, Mixture, Natural, Plan
 from longctx.report.run_shape import check_shape
 
-OPS = ("mix.weights", "mix.upsample")
 KEY = "mixture"
 _SHAPE = TypeAdapter(Mixture)
 _WITH_P = ("keep_below", "target_long_share")

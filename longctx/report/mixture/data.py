@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from longctx.report.mixture.evidence import Evidence
 
+OPS = ("mix.weights", "mix.upsample")
+
 
 @dataclass(frozen=True)
 class Amount:

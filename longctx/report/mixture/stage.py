@@ -245,7 +245,7 @@ def _strategy_shares(strategies: list[Strategy], data: MixtureData) -> Markup:
 
 def _plan(data: MixtureData) -> Section:
     shown = facts([(name, text(one_line(value, 500))) for name, value in data.settings])
-    return Section("plan", "Plan", folded("How it was planned", shown, unfold=True))
+    return Section("plan", "Plan", shown)
 
 
 def _unit(data: MixtureData) -> str:
