@@ -16,6 +16,10 @@ Counter = Literal["auto", "longwriter", "nonspace"]
 _HAN_BASIC = re.compile("[\u4e00-\u9fff]")
 _LATIN = re.compile(r"\b[a-zA-Z]+\b")
 _BY_CHARACTER = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3040-\u30ff]")
+_HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+_KANA = re.compile("[\u3040-\u30ff]")
+_HANGUL = re.compile("[\uac00-\ud7a3]")
+_LATIN_WORD = re.compile("[A-Za-z\u00c0-\u024f]+")
 _RUN = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
 
 
@@ -30,3 +34,18 @@ def count_words(text: str, counter: Counter = "auto") -> int:
     composed = unicodedata.normalize("NFC", text)
     rest, characters = _BY_CHARACTER.subn(" ", composed)
     return characters + len(_RUN.findall(rest))
+
+
+def written_in(text: str) -> str:
+    """The language that a text's script speaks for: "ko", "zh" or "en"; "" where none does.
+
+    A Latin word counts as two characters of the others. Kana make a text Japanese, which is none of
+    the three; among Latin ones no language is told from another.
+    """
+    letters = {
+        "ko": len(_HANGUL.findall(text)),
+        "zh": len(_HAN.findall(text)),
+        "en": 2 * len(_LATIN_WORD.findall(text)),
+    }
+    most = max(letters, key=lambda lang: letters[lang])
+    return most if letters[most] > 4 * len(_KANA.findall(text)) else ""
