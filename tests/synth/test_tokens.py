@@ -1,7 +1,7 @@
 """Counters of tokens: numbers that agree with the tokenizer, offsets that slice."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longctx.errors import RunError
@@ -42,6 +42,7 @@ def test_a_token_inside_a_character_begins_with_it() -> None:
     assert text.index("𠮷") in offsets.tolist() or text.index("🦜") in offsets.tolist()
 
 
+@settings(deadline=None)  # the tokenizer is loaded by the first
 @given(st.text(max_size=60))
 def test_any_text_has_sound_offsets(text: str) -> None:
     counter = token_counter("embedded")
