@@ -100,6 +100,9 @@ bench-mixture: setup  ## mixtures from proxy runs: figures beside the published 
 bench-llm: setup  ## the client of language models: CPU a request, use of a server on loop-back
 	$(BIN)/python -m jobs.bench.llm --write
 
+bench-mixture-proxies: setup  ## 33 small models trained, from mixtures to the answer (half an hour; not part of bench)
+	$(BIN)/python -m jobs.bench.mixture_proxies --write
+
 bench-pipeline: setup  ## the whole job as its corpus grows, 1 and 2 workers (half an hour)
 	$(BIN)/python -m jobs.bench.pipeline --write
 

@@ -1,13 +1,15 @@
 """The tokens of a proxy run, in the order in which it reads them.
 
-Every source is one endless stream: its documents in an order drawn for each pass, an end token
-after each, cut into blocks of L + 1 tokens that overlap in one (L are predicted). A run takes the
-first blocks of each stream, as many as the share asks for, to a block, and reads them all shuffled.
-So shares are kept exactly, every document of a source is read once before any is read again, and
-nothing depends on who else is running: all orders come from (seed, mixture, source, pass).
+A source is read in passes. For each its documents get an order of their own, an end token after
+each, and are cut into blocks of L + 1 tokens that overlap in one (L are predicted; what is left at
+the end of a pass is not read in it). A run takes as many blocks of each source as the share asks
+for, whole passes first, then blocks drawn from all over the last one: the beginning of a pass would
+be a handful of documents where they are long. It reads them all shuffled. So shares are kept to a
+block, no text is read twice before nearly all is read once, and nothing depends on who else is
+running: all orders come from (seed, mixture, source, pass).
 
-Nothing of a stream is written out; a block is looked up in the running lengths of its pass. Costs
-16 bytes a document and pass, and a copy of each token.
+Nothing of a pass is written out; a block is looked up in its running lengths. Costs 16 bytes a
+document and 8 a block for each pass, and a copy of each token.
 """
 
 from collections.abc import Iterator, Mapping
@@ -46,20 +48,28 @@ class _Stream:
     documents: Documents
     seed: int
     name: str
-    passes: dict[int, tuple[I64, I64]] = field(default_factory=dict)
+    length: int
+    passes: dict[int, tuple[I64, I64, I64]] = field(default_factory=dict)
 
-    def block(self, number: int, length: int) -> I64:
-        """Block `number` of `length` predicted tokens, int64 [length + 1]."""
-        found = np.empty(length + 1, dtype=np.int64)
-        place, filled = number * length, 0
+    def block(self, number: int) -> I64:
+        """Block `number` of the endless stream, int64 [length + 1]."""
+        found = np.empty(self.length + 1, dtype=np.int64)
+        turn, at = divmod(number, self._blocks)
+        place, filled = int(self._pass(turn)[2][at]) * self.length, 0
         while filled < len(found):
-            turn, offset = divmod(place + filled, self.documents.stream)
-            filled += self._copy(turn, offset, found[filled:])
+            # A source that is shorter than a block goes on with the next pass.
+            later, offset = divmod(place + filled, self.documents.stream)
+            filled += self._copy(turn + later, offset, found[filled:])
         return found
+
+    @property
+    def _blocks(self) -> int:
+        """Blocks in a pass."""
+        return max(1, (self.documents.stream - 1) // self.length)
 
     def _copy(self, turn: int, offset: int, into: I64) -> int:
         """Fill `into` from a place in a pass to the end of its document at most; how many."""
-        order, ends = self._pass(turn)
+        order, ends, _ = self._pass(turn)
         at = int(np.searchsorted(ends, offset, side="right"))
         document = int(order[at])
         first, last = self.documents.starts[document : document + 2].tolist()
@@ -71,12 +81,14 @@ class _Stream:
         into[len(taken)] = END
         return len(taken) + 1
 
-    def _pass(self, turn: int) -> tuple[I64, I64]:
-        """The order of documents in a pass, and where each ends in it (end token included)."""
+    def _pass(self, turn: int) -> tuple[I64, I64, I64]:
+        """Documents of a pass in its order, where each ends (end token included), and its blocks
+        in the order in which they are taken."""
         if turn not in self.passes:
+            rng = rng_for(self.seed, _DOCUMENTS, f"{self.name}|{turn}")
             sizes = np.diff(self.documents.starts) + 1
-            order = rng_for(self.seed, _DOCUMENTS, f"{self.name}|{turn}").permutation(len(sizes))
-            self.passes[turn] = order, np.cumsum(sizes[order])
+            order = rng.permutation(len(sizes))
+            self.passes[turn] = order, np.cumsum(sizes[order]), rng.permutation(self._blocks)
         return self.passes[turn]
 
 
@@ -94,9 +106,9 @@ def batches(
     Their sum is a multiple of `batch`; sources are taken in ascending order of their names.
     """
     sources = sorted(name for name, count in blocks.items() if count)
-    streams = [_Stream(documents[s], seed, f"{mixture_id}|{s}") for s in sources]
+    streams = [_Stream(documents[s], seed, f"{mixture_id}|{s}", length) for s in sources]
     of = np.repeat(np.arange(len(sources)), [blocks[s] for s in sources])
     number = np.concatenate([np.arange(blocks[s]) for s in sources])
     order = rng_for(seed, _BLOCKS, mixture_id).permutation(len(of))
     for at in order.reshape(-1, batch):
-        yield np.stack([streams[of[i]].block(int(number[i]), length) for i in at])
+        yield np.stack([streams[of[i]].block(int(number[i])) for i in at])
