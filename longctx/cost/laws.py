@@ -66,6 +66,8 @@ _STEPS: dict[tuple[str, str], tuple[str, str]] = {
     ("order.neighbours", "sample"): ("text", "text"),
     ("order.neighbours", "found"): ("text", "text"),
     ("order.neighbours", "texts"): ("text", "text"),
+    ("mix.weights", "draft"): ("nothing", "nothing"),
+    ("mix.upsample", "draft"): ("nothing", "nothing"),
     ("pack", "tokens"): ("text", "text"),
     ("pack", "sentences"): ("text", "documents"),
     ("pack", "spans"): ("text", "text"),
@@ -89,6 +91,8 @@ _HELD = {
     ("cluster.kmeans", "centroids"): "sample",
     # 256 places for each file of 256 MB.
     ("export", "borders"): "nothing",
+    ("mix.weights", "draft"): "nothing",
+    ("mix.upsample", "draft"): "nothing",
 }
 
 

@@ -177,6 +177,8 @@ NOT_MEASURED: set[str] = {
     "dedup.containment",
     "filter.decontaminate",
     "filter.pii",
+    "mix.upsample",
+    "mix.weights",
     "score.language",
     "score.likelihood",
     "score.longattn",
@@ -192,6 +194,8 @@ def test_the_packaged_coefficients_know_all_ops_but_those_that_are_listed() -> N
     usual: dict[str, dict[str, Any]] = {
         "decide": {"rules": {"n_tokens": {"min": 1}}},
         "filter.decontaminate": {"against": [{"path": "a.jsonl"}]},
+        "mix.upsample": {"budget": 1},
+        "mix.weights": {"budget": 1, "weights": {"kind": "natural"}},
     }
     ops = [CheckIds(), *(resolve(n).model_validate({"op": n, **usual.get(n, {})}) for n in OPS)]
     without = {op.op for op in ops if known.steps(op.op, op.model_dump(mode="json"), 1000) is None}

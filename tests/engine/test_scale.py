@@ -29,6 +29,7 @@ STATS: dict[str, Any] = {
     "cells-1": {"rows": 40_000_000, "most": 2_000_000},
     "cells-2": {"rows": 2_000_000, "most": 50_000},
     "plan": WINDOWS,
+    "draft": {"to_calibrate": 40_000_000},
 }
 LENGTH = {"length": 8192}
 KEEP = {"n_tokens": {"top": 0.2}, "longattn": {"top": 0.5}}
@@ -36,6 +37,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "filter.decontaminate": {"against": [{"path": str(Path(__file__).parents[2] / "README.md")}]},
     "decide": {"keep": KEEP},
     "export": {"order_by": {"column": "n_tokens"}},
+    "mix.upsample": {"budget": TOKENS / 10},
+    "mix.weights": {"budget": TOKENS / 10, "weights": {"kind": "natural"}},
     "pack": LENGTH,
     "order.splice": LENGTH,
     "order.quest": LENGTH,
@@ -45,7 +48,7 @@ FIELDS: dict[str, dict[str, Any]] = {
 }
 # These plan as order.path, order.random and read do.
 ALIKE = {"order.icp", "order.splice", "order.clusters", "order.cluster_path"}
-ALIKE |= {"order.source", "dedup.exact"}
+ALIKE |= {"order.source", "dedup.exact", "mix.weights"}
 # Compare texts over all documents in one place, and say so instead of failing in the middle.
 REFUSED = {"order.quest"}
 # Bytes of a bucket that is a partition of an order, or a block of a plan: sized by documents.
