@@ -21,7 +21,8 @@ from longctx.cli_mix_files import (
     target_weights,
     write,
 )
-from longctx.cli_mix_train import train, train_arguments
+from longctx.cli_mix_train import train
+from longctx.cli_mix_train_arguments import train_arguments
 from longctx.errors import RecipeError
 
 if TYPE_CHECKING:

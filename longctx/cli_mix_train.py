@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from longctx.arguments import amount, natural, one_of, positive, show, tell
-from longctx.cli_mix_arguments import share
+from longctx.arguments import show, tell
 from longctx.cli_mix_files import read_mixture_table
 from longctx.errors import RecipeError
 from longctx.io import paths
@@ -16,180 +15,20 @@ from longctx.location import refuse_lost_place
 from longctx.report.format import plural
 
 if TYPE_CHECKING:
-    from longctx.mixture.pools import I64
+    from longctx.mixture.pools import I64, Counted
     from longctx.mixture.proxies import Job, Result
-    from longctx.mixture.proxy_data import Reading
+    from longctx.mixture.proxy_data import Found, Reading
     from longctx.mixture.proxy_model import Shape
     from longctx.mixture.proxy_training import Training
     from longctx.mixture.proxy_vocabulary import Vocabulary
     from longctx.mixture.stages_proxy_data import Assembled
     from longctx.mixture.tables import Mixtures
 
-_MODELS = ("1m", "15m", "60m")
-_SCHEDULES = ("cosine", "constant")
-_DEVICES = ("auto", "cpu", "cuda")
-
-
-def train_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `longctx mix train`."""
-    parser.add_argument(
-        "--mixtures", required=True, metavar="FILE", help="mixtures, as `mix sample` writes them"
-    )
-    parser.add_argument(
-        "--data",
-        required=True,
-        metavar="PLACE",
-        help="run folder with tokens (score.heuristics), or JSONL or Parquet files",
-    )
-    parser.add_argument(
-        "--budget-tokens", type=amount, required=True, metavar="N", help="tokens of one proxy"
-    )
-    parser.add_argument(
-        "--out", required=True, metavar="FILE", help="run table to write, for `mix fit`"
-    )
-    parser.add_argument(
-        "--work",
-        metavar="PLACE",
-        help="folder of finished proxies, from which a killed command goes on (default: the name "
-        "of --out with .proxies)",
-    )
-    _data_arguments(parser)
-    _model_arguments(parser)
-    where = parser.add_argument_group("where")
-    where.add_argument("--cpus", type=positive, metavar="N", help="CPUs: proxies at once")
-    where.add_argument(
-        "--device",
-        type=one_of(*_DEVICES),
-        default="auto",
-        metavar="KIND",
-        help="auto (default: GPUs where the cluster has some), cpu or cuda",
-    )
-    where.add_argument(
-        "--per-gpu",
-        type=positive,
-        default=4,
-        metavar="N",
-        help="proxies that share a GPU (default 4)",
-    )
-
-
-def _data_arguments(parser: argparse.ArgumentParser) -> None:
-    data = parser.add_argument_group("what is read")
-    data.add_argument(
-        "--target-tokens",
-        type=amount,
-        metavar="N",
-        help="tokens of the run that the proxies stand for: their pool is so small that they see "
-        "each source as often as it will (default: all documents)",
-    )
-    data.add_argument(
-        "--max-epochs",
-        type=amount,
-        metavar="N",
-        default=4,
-        help="most passes over a source (default 4)",
-    )
-    data.add_argument(
-        "--target",
-        action="append",
-        default=[],
-        metavar="SOURCE",
-        help="source to measure on (may be repeated; default: all of the mixtures)",
-    )
-    data.add_argument(
-        "--holdout-fraction",
-        type=share,
-        default=0.05,
-        metavar="SHARE",
-        help="documents of every source that nothing is trained on (default .05)",
-    )
-    data.add_argument(
-        "--eval-tokens",
-        type=amount,
-        default=65_536,
-        metavar="N",
-        help="most held-out tokens of a target that are measured (default 65536)",
-    )
-    data.add_argument(
-        "--seed",
-        type=natural,
-        default=0,
-        metavar="N",
-        help="which documents are held out and in the pool (default 0)",
-    )
-    for option, what, default in (
-        ("text-field", "text", "text"),
-        ("source-field", "source", "source"),
-        ("id-field", "document's id", None),
-    ):
-        said = f"default {default}" if default else "default: from its place"
-        data.add_argument(
-            f"--{option}",
-            metavar="NAME",
-            help=f"of files: field of the {what} ({said})",
-        )
-    data.add_argument(
-        "--tokenizer",
-        metavar="NAME",
-        help='of files: "embedded" (default), a tokenizer.json, or a Hugging Face name',
-    )
-
-
-def _model_arguments(parser: argparse.ArgumentParser) -> None:
-    model = parser.add_argument_group("the model and its training")
-    model.add_argument(
-        "--model",
-        type=one_of(*_MODELS),
-        default="1m",
-        metavar="SIZE",
-        help="1m (default), 15m or 60m parameters, the shared embedding included",
-    )
-    for name in ("layers", "width", "heads"):
-        model.add_argument(
-            f"--{name}", type=positive, metavar="N", help=f"other {name} than the size's own"
-        )
-    model.add_argument(
-        "--vocabulary",
-        type=positive,
-        metavar="N",
-        help="classes: the most frequent tokens have one each (default: the size's own)",
-    )
-    model.add_argument(
-        "--block", type=positive, default=512, metavar="N", help="context (default 512 tokens)"
-    )
-    model.add_argument(
-        "--batch", type=positive, default=16, metavar="N", help="blocks a step (default 16)"
-    )
-    model.add_argument(
-        "--learning-rate", type=amount, metavar="RATE", help="highest (default: the size's own)"
-    )
-    model.add_argument(
-        "--schedule",
-        type=one_of(*_SCHEDULES),
-        default="cosine",
-        metavar="KIND",
-        help="cosine (default) or constant, after a warm-up over a tenth of the steps",
-    )
-    model.add_argument(
-        "--seeds", type=positive, default=1, metavar="N", help="runs of each mixture (default 1)"
-    )
-    model.add_argument(
-        "--first-seed", type=natural, default=0, metavar="N", help="of those (default 0)"
-    )
-    model.add_argument(
-        "--noise-seeds",
-        type=natural,
-        default=3,
-        metavar="N",
-        help="runs of the natural mixture (or the prior), for the noise (default 3)",
-    )
-
 
 @dataclass(frozen=True)
 class _Ready:
     """All that the proxies need, and what is written down about it."""
 
-    mixtures: "Mixtures"
     shape: "Shape"
     training: "Training"
     targets: tuple[str, ...]
@@ -272,8 +111,6 @@ def _prepare(
     arguments: argparse.Namespace, mixtures: "Mixtures", shape: "Shape", training: "Training"
 ) -> _Ready:
     """Read the documents, check the mixtures against them, and say what there is to train."""
-    import torch
-
     from longctx.mixture import pools, proxies
     from longctx.mixture.proxy_vocabulary import build_vocabulary
     from longctx.mixture.stages_proxy_data import assemble_all, read_all, units_of
@@ -288,25 +125,15 @@ def _prepare(
     proxies.check_sources(mixtures, targets, found.counted, arguments.data)
     blocks = proxies.blocks_table(mixtures, training)
     pool = {name: found.counted[name] for name in mixtures.sources}
-    _check_epochs(arguments, mixtures, training, blocks, pool)
+    _check_epochs(mixtures, training, blocks, pool, arguments.max_epochs)
     for line in (*pools.thin(pool), *proxies.remarks(mixtures, training, found.counted)):
         tell(line)
     vocabulary = build_vocabulary(found.ids, found.highest + 1, shape.vocabulary)
     shape = replace(shape, vocabulary=vocabulary.size)
     sources = assemble_all(pieces, vocabulary, reading)
-    proxies.check_held_out(
-        targets, {name: sources[name].held.tokens for name in targets}, training.block
-    )
-    digest = "\n".join(f"{name} {one.digest}" for name, one in sorted(sources.items()))
-    decided = proxies.decided(shape, training, digest, targets, torch.__version__)
-    first = arguments.first_seed
-    jobs = proxies.jobs_of(
-        mixtures,
-        blocks,
-        range(first, first + arguments.seeds),
-        range(first, first + arguments.noise_seeds),
-        decided,
-    )
+    held = {name: sources[name].held.tokens for name in targets}
+    proxies.check_held_out(targets, held, training.block)
+    decided = _decided(shape, training, sources, targets)
     design = {
         **decided,
         "place": arguments.data,
@@ -316,9 +143,28 @@ def _prepare(
         "tokens": training.tokens,
         "target_tokens": arguments.target_tokens,
         "vocabulary": vocabulary.fingerprint,
-        "sources": _sources(found.ids, found.counted, sources, vocabulary),
+        "sources": _sources(found, sources, vocabulary),
     }
-    return _Ready(mixtures, shape, training, targets, sources, jobs, design)
+    jobs = proxies.jobs_of(mixtures, blocks, *_seeds(arguments), decided)
+    return _Ready(shape, training, targets, sources, jobs, design)
+
+
+def _decided(
+    shape: "Shape", training: "Training", sources: "dict[str, Assembled]", targets: tuple[str, ...]
+) -> dict[str, Any]:
+    """What decides the losses of all proxies alike."""
+    import torch
+
+    from longctx.mixture.proxies import decided
+
+    data = "\n".join(f"{name} {one.digest}" for name, one in sorted(sources.items()))
+    return decided(shape, training, data, targets, torch.__version__)
+
+
+def _seeds(arguments: argparse.Namespace) -> tuple[range, range]:
+    """Seeds of every mixture, and of the one that shows the noise."""
+    first = arguments.first_seed
+    return range(first, first + arguments.seeds), range(first, first + arguments.noise_seeds)
 
 
 def _reading(
@@ -361,11 +207,11 @@ def _fields(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _check_epochs(
-    arguments: argparse.Namespace,
     mixtures: "Mixtures",
     training: "Training",
     blocks: "I64",
-    pool: dict[str, Any],
+    pool: "dict[str, Counted]",
+    max_epochs: float,
 ) -> None:
     import numpy as np
 
@@ -373,22 +219,20 @@ def _check_epochs(
 
     sizes = np.array([pool[name].pool_tokens + pool[name].pool_docs for name in mixtures.sources])
     passes = epochs(blocks, training.block, sizes)
-    check_epochs(mixtures.ids, mixtures.sources, passes, arguments.max_epochs, pool)
+    check_epochs(mixtures.ids, mixtures.sources, passes, max_epochs, pool)
 
 
 def _sources(
-    ids: dict[str, Any],
-    counted: dict[str, Any],
-    sources: "dict[str, Assembled]",
-    vocabulary: "Vocabulary",
+    found: "Found", sources: "dict[str, Assembled]", vocabulary: "Vocabulary"
 ) -> dict[str, Any]:
+    """What is written down about each source."""
     from longctx.mixture.proxy_vocabulary import coverage
 
     return {
         name: {
-            **vars(counted[name]),
+            **vars(found.counted[name]),
             "held_tokens_measured": one.held.blocks.shape[0] * (one.held.blocks.shape[1] - 1),
-            "coverage": coverage(vocabulary, ids[name]),
+            "coverage": coverage(vocabulary, found.ids[name]),
             "surcharge": one.held.surcharge,
         }
         for name, one in sorted(sources.items())
