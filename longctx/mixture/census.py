@@ -60,6 +60,13 @@ class Census:
         """Names in ascending order."""
         return sorted({c.source for c in self.cells})
 
+    def by_source(self) -> dict[str, I64]:
+        """The numbers of the cells of each source, ascending."""
+        found: dict[str, list[int]] = {}
+        for i, cell in enumerate(self.cells):
+            found.setdefault(cell.source, []).append(i)
+        return {source: np.array(at, dtype=np.int64) for source, at in found.items()}
+
     def of(self, window: int | None) -> Measure:
         """What documents hold, all of it or in whole windows."""
         return self.own if window is None else self.alone[window]

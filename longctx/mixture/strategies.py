@@ -21,30 +21,27 @@ from longctx.mixture.weights import boosted, natural
 def natural_mix(census: Census, long_from: int) -> dict[str, Any]:
     """Shares, long shares and documents of the corpus as it is, by source and in all."""
     low, own = census.low(), census.own.size
-    names = np.array([c.source for c in census.cells], dtype=object)
     total = int(own.sum())
     by_source = {}
-    for source in census.sources:
-        inside = names == source
-        size = int(own[inside].sum())
+    for source, at in census.by_source().items():
+        size = int(own[at].sum())
         by_source[source] = {
-            "docs": int(census.docs[inside].sum()),
+            "docs": int(census.docs[at].sum()),
             "size": size,
             "share": size / total if total else 0.0,
-            "long_share": _share(own, inside & (low >= long_from), inside),
+            "long_share": _long(own[at], low[at], long_from),
         }
-    everything = np.ones(len(own), dtype=np.bool_)
     return {
         "size": total,
         "docs": int(census.docs.sum()),
-        "long_share": _share(own, low >= long_from, everything),
+        "long_share": _long(own, low, long_from),
         "sources": by_source,
     }
 
 
-def _share(sizes: I64, part: Any, whole: Any) -> float:
-    total = int(sizes[whole].sum())
-    return int(sizes[part].sum()) / total if total else 0.0
+def _long(sizes: I64, low: I64, long_from: int) -> float:
+    total = int(sizes.sum())
+    return int(sizes[low >= long_from].sum()) / total if total else 0.0
 
 
 def compare_strategies(

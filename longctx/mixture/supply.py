@@ -138,14 +138,12 @@ def _windowed(source: str, slot: Slot, rule: Length) -> list[Entry]:
 def supplies(census: Census, entries: Sequence[Entry], rate_by: RateBy | None) -> list[Supply]:
     """What each entry can give. Raises RecipeError for a class without a rate."""
     low = census.low()
-    sources = np.array([c.source for c in census.cells], dtype=object)
+    by_source = census.by_source()
     factors = _factors(census, rate_by)
     found = []
     for entry in entries:
-        inside = (sources == entry.source) & (low >= entry.lo)
-        if entry.hi is not None:
-            inside &= low < entry.hi
-        at = np.flatnonzero(inside)
+        at = by_source[entry.source]
+        at = at[(low[at] >= entry.lo) & (low[at] < (entry.hi or np.inf))]
         measure = census.of(window_of(entry.rule))
         form = shape(entry.rule, low[at])
         found.append(

@@ -144,7 +144,7 @@ def redistribute(weights: F64, caps: F64) -> F64:
         found = np.where(held, caps, 0.0)
         if free.any():
             rest = max(0.0, 1 - float(found.sum()))
-            found = found + np.where(free, weights * rest / weights[free].sum(), 0.0)
+            found[free] = rest * (weights[free] / weights[free].sum())
     return found
 
 

@@ -108,7 +108,14 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}.")
         elif value is not None:
-            yield f"{prefix}{name}", f"{value:g}" if isinstance(value, float) else str(value)
+            yield f"{prefix}{name}", _setting(value)
+
+
+def _setting(value: Any) -> str:
+    """A value as a recipe could have it; large amounts with commas."""
+    if isinstance(value, float):
+        return count(int(value)) if value >= 10_000 and value.is_integer() else f"{value:g}"
+    return str(value)
 
 
 def _places(plan: Plan) -> Table:

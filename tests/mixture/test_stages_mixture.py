@@ -1,4 +1,4 @@
-"""`mix.weights` and `mix.upsample` as steps: copies for any parts, and a plan that holds."""
+"""`mix.weights` and `mix.upsample` as steps: copies for any parts, plans that hold."""
 
 import json
 from pathlib import Path
@@ -9,12 +9,13 @@ import pytest
 
 from longctx.engine.barrier import BarrierContext
 from longctx.errors import RecipeError, RunError
+from longctx.mixture import stages_rows, stages_steps
 from longctx.mixture.chance import copies, held_out, u01
 from longctx.mixture.planned import Plan
 from longctx.mixture.stages import Mixture, MixUpsample, MixWeights
 from longctx.recipe import from_dict
 from tests.conftest import make_rows
-from tests.inprocess import context_of, corpus_of, rows_of, run_here
+from tests.in_process import context_of, corpus_of, rows_of, run_here
 from tests.stages import run_rows
 
 Row = dict[str, Any]
@@ -67,7 +68,7 @@ def plan_of(context: BarrierContext) -> Plan:
     return Plan.from_dict(json.loads(Path(context.folder, "plan", "plan.json").read_text()))
 
 
-BUDGET = {"budget": 400_000}
+BUDGET: Row = {"budget": 400_000}
 
 
 def test_any_parts_and_order_of_rows_give_the_same_copies(tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_any_parts_and_order_of_rows_give_the_same_copies(tmp_path: Path) -> Non
 
 def test_calibration_through_bins_gives_the_same_plan(tmp_path: Path) -> None:
     rows = documents()
-    fields = {**BUDGET, "calibrate": "always"}
+    fields: Row = {**BUDGET, "calibrate": "always"}
     first, context = mixed(tmp_path / "a", rows, 3, **fields)
     second, other = mixed(tmp_path / "b", rows, 3, **fields, one_place_up_to=1)
     assert "bins" in other.step_commits
@@ -142,7 +143,7 @@ def test_sources_without_weight_are_listed_and_dropped(tmp_path: Path) -> None:
 
 
 def test_a_class_multiplies_rates(tmp_path: Path) -> None:
-    by = {"column": "lw_class", "rates": {"holistic": 1, "aggregated": 2}, "other": 0}
+    by: Row = {"column": "lw_class", "rates": {"holistic": 1, "aggregated": 2}, "other": 0}
     rows = documents()
     found, _ = mixed(
         tmp_path, rows, op="mix.weights", budget=50_000, weights={"kind": "natural"}, rate_by=by
@@ -189,7 +190,7 @@ def test_pieces_and_windows_are_columns_where_a_rule_asks(tmp_path: Path) -> Non
 
 def test_the_second_stage_of_prolong_parts_a_source_by_length(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    rows = [
+    rows: list[Row] = [
         {"doc_id": f"b{i}", "source": "my_books", "n_tokens": int(size)}
         for i, size in enumerate(rng.integers(60_000, 900_000, 60))
     ]
@@ -210,12 +211,12 @@ def test_the_second_stage_of_prolong_parts_a_source_by_length(tmp_path: Path) ->
 
 def test_a_file_of_weights_brings_its_evidence(tmp_path: Path) -> None:
     file = tmp_path / "weights.json"
-    evidence = {"verdict": "gain", "runs": 40}
-    content = {"schema_version": 1, "kind": "weights", "unit": "tokens", "by": "source"}
+    evidence: Row = {"verdict": "gain", "runs": 40}
+    content: Row = {"schema_version": 1, "kind": "weights", "unit": "tokens", "by": "source"}
     file.write_text(
         json.dumps({**content, "weights": {"web": 0.5, "code": 0.5001}, "evidence": evidence})
     )
-    fields = {**BUDGET, "weights": {"kind": "file", "path": str(file)}, "max_epochs": 9}
+    fields: Row = {**BUDGET, "weights": {"kind": "file", "path": str(file)}, "max_epochs": 9}
     _, context = mixed(tmp_path / "a", documents(), **fields)
     told = object_of(context)
     assert (told["evidence"], told["verdict"]) == (evidence, "gain")
@@ -257,9 +258,7 @@ def test_other_weights_count_no_cells_again(tmp_path: Path) -> None:
 def test_documents_that_changed_after_the_census_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from longctx.mixture import stages_steps
-
-    real = stages_steps.read_rows
+    real = stages_rows.read_rows
 
     def one_less(settings: Any, table: Any, seed: int, where: str) -> Any:
         rows = real(settings, table, seed, where)
@@ -341,21 +340,22 @@ def test_sizes_must_be_there() -> None:
 
 @pytest.mark.ray
 def test_a_run_packs_copies_in_passes(ray_local: int, tmp_path: Path) -> None:
-    mix = {
-        "op": "mix.upsample",
-        "budget": 60_000,
-        "length": {"kind": "keep_below", "threshold": 512, "p": 0.2},
-        "calibrate": "always",
-    }
-    pack = {"op": "pack", "length": 2048, "long_documents": "split"}
-    stages = [{"op": "score.heuristics"}, mix, {"op": "order.random"}, pack]
+    weights = {"kind": "pile_copies", "copies": {"sea": 3, "law": 1.5, "code": 1}}
+    mix: Row = {"op": "mix.weights", "weights": weights, "calibrate": "never"}
+    pack: Row = {"op": "pack", "length": 2048, "strategy": "concat"}
+    stages: list[Row] = [{"op": "score.heuristics"}, mix, {"op": "order.random"}, pack]
     done = run_rows(tmp_path, make_rows(), stages)
-    record = done.stage("mix.upsample")
+    record, sizes = done.stage("mix.weights"), done.column("score.heuristics", "n_tokens")
     told = record.summary["mixture"]
     assert record.rows_in == record.rows_out + record.dropped["mixture"]
-    assert abs(told["realised"]["size"] - 60_000) < 4 * 1000
-    made = done.column("mix.upsample", "mix_copies")
-    windows = done.windows()
-    assert max(made.values()) == max(w["pass"] for w in windows) + 1 > 1
-    packed = done.stage("pack").summary
-    assert packed["rows_out"] if "rows_out" in packed else done.stage("pack").rows_out
+    made = done.rows("mix.weights")
+    assert told["realised"]["size"] == sum(sizes[r["doc_id"]] * r["mix_copies"] for r in made)
+    of = {row["id"]: row["source"] for row in make_rows()}
+    by_source = {s: {r["mix_copies"] for r in made if of[r["doc_id"]] == s} for s in of.values()}
+    assert by_source == {"sea": {3}, "law": {1, 2}, "code": {1}, "bread": {0}}
+    # A document is in the windows of so many passes, pass after pass.
+    packed: dict[str, set[int]] = {}
+    for window in done.windows():
+        for segment in window["segments"]:
+            packed.setdefault(segment["doc_id"], set()).add(window["pass"])
+    assert packed == {r["doc_id"]: set(range(r["mix_copies"])) for r in made if r["mix_copies"] > 0}
