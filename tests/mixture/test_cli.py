@@ -179,7 +179,7 @@ def test_wrong_tables_end_with_their_place(
     assert "mixture 'm9999' is not in mixtures.csv" in said(capsys, *FIT, code=2)
 
 
-@pytest.mark.parametrize("name", ["sample", "fit", "optimise"])
+@pytest.mark.parametrize("name", ["sample", "train", "fit", "optimise"])
 def test_help_fits_the_terminal(
     folder: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
