@@ -1,8 +1,8 @@
 """Documents for proxy runs, read and counted on Ray.
 
-Every part (or group of files) is read by one task, which keeps the documents of the pool and the
-held-out excerpts as ids; one task for each source puts them in the order of their ids and maps them
-to the proxies' vocabulary. What results lies once in each node's object store, and every training
+Every part (or group of files) is read by one task, which keeps the tokens of the pool's documents
+and of some held-out ones; one task for each source puts them in the order of their ids and maps
+them to the proxies' vocabulary. What results lies once in each node's object store, and every training
 task maps it: 4 bytes a token of the pool while reading, 2 afterwards.
 """
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
 from longctx.engine import manifest
 from longctx.engine.corpus import Part
@@ -68,8 +69,7 @@ def units_of(place: str, fields: Mapping[str, Any], tokenizer: str | None) -> li
     """
     place = paths.absolute(place)
     if not _is_run(place):
-        spec = Input(path=place, **{"source_field": "source", **fields})
-        listing = list_inputs([spec], _GROUP_BYTES)
+        listing = list_inputs([_input(place, fields)], _GROUP_BYTES)
         return [TextUnit(group, tokenizer or "embedded") for group in listing.groups]
     if fields or tokenizer:
         raise RecipeError(
@@ -94,6 +94,17 @@ def units_of(place: str, fields: Mapping[str, Any], tokenizer: str | None) -> li
             remedy="add score.heuristics to its recipe and run it again",
         )
     return [corpus.part(number) for number in range(len(corpus))]
+
+
+def _input(place: str, fields: Mapping[str, Any]) -> Input:
+    try:
+        return Input(path=place, **{"source_field": "source", **fields})
+    except ValidationError as error:
+        raise RecipeError(
+            error.errors()[0]["msg"].removeprefix("Value error, "),
+            where="--data",
+            remedy="correct the place or the names of the fields",
+        ) from None
 
 
 def _is_run(place: str) -> bool:

@@ -101,6 +101,8 @@ def test_files_of_texts_are_read_and_tokenised(tmp_path: Path) -> None:
 def test_places_that_cannot_be_trained_on(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no file matches"):
         units_of(str(tmp_path / "none"), {}, None)
+    with pytest.raises(RecipeError, match=r"--data: the environment variable NOWHERE is not set"):
+        units_of(str(tmp_path / "${NOWHERE}"), {}, None)
     recipe = recipe_of(tmp_path, [], [])
     run = {
         "name": "r", "status": "done", "started": "", "seconds": 1.0, "run_dir": "", "output": "",
