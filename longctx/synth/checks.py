@@ -29,6 +29,11 @@ from longctx.text.answers import support as support
 U64 = npt.NDArray[np.uint64]
 F64 = npt.NDArray[np.float64]
 
+# What is written without a blank behind it.
+HAN_OR_KANA = re.compile(
+    "[\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]"
+)
+
 _WARN_P, _FAIL_P = 0.01, 1e-6
 _LEAST_PER_BIN = 50
 _KS_WARN, _KS_FAIL = 1.628, 2.693  # critical values of sqrt(N) * D at 1 % and at 1e-6

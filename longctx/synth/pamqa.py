@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple, TypedDict
 
+from longctx.synth.checks import HAN_OR_KANA
 from longctx.synth.pamqa_words import wording
 from longctx.synth.rows import Row, turns_tokens
 from longctx.synth.tokens import TokenCounter
@@ -27,9 +28,6 @@ PROMPT_VERSION = "pamqa-1"
 _BLANKS = re.compile(r"\s+")
 _BREAKS = frozenset("\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")
 _CLOSED, _STOPPED = frozenset("。！？；："), frozenset(".!?;:…")
-_HAN_OR_KANA = re.compile(
-    "[\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]"
-)
 _BRACKETS = str.maketrans("[]", "()")
 _INDEX = re.compile(r"\[(\d+)\]")
 
@@ -83,7 +81,7 @@ def _joint(run: re.Match[str]) -> str:
         return ""
     if before in _STOPPED:
         return " "
-    return "。" if _HAN_OR_KANA.match(before) else ". "
+    return "。" if HAN_OR_KANA.match(before) else ". "
 
 
 def sanitise_title(title: str) -> str:
