@@ -2,8 +2,8 @@
 
 Every part (or group of files) is read by one task, which keeps the tokens of the pool's documents
 and of some held-out ones; one task for each source puts them in the order of their ids and maps
-them to the proxies' vocabulary. What results lies once in each node's object store, and every training
-task maps it: 4 bytes a token of the pool while reading, 2 afterwards.
+them to the proxies' vocabulary. What results lies once in each node's object store, and every
+training task maps it: 4 bytes a token of the pool while reading, 2 afterwards.
 """
 
 from collections import Counter
