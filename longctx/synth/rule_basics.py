@@ -8,12 +8,14 @@ planted in a document is found in the rows. Nothing here is random.
 import re
 
 from longctx.synth.words import count_words
-from longctx.text.answers import content_words, norm_answer
+from longctx.text.answers import UNSPACED, content_words, norm_answer
 from longctx.text.sentences import sentence_spans
 
 ANSWER_WORDS = 20
 _LONGEST_NAME = 3
-_WORD = re.compile(r"[^\W\d_][\w'’\-]*|\d+(?:[.,]\d+)*")
+_WORD = re.compile(
+    rf"[{UNSPACED}]+|[^\W\d_{UNSPACED}](?:(?![{UNSPACED}])[\w'’\-])*|\d+(?:[.,]\d+)*"
+)
 _QUESTION = {
     "en": "What is stated about {}?",
     "zh": "关于{}说了什么？",
@@ -27,12 +29,24 @@ def sentences(text: str) -> list[str]:
 
 
 def subject(sentence: str) -> str:
-    """The first run of capitalised words (three at most) or the first number of a sentence.
+    """The first of `names_and_numbers`; without any the first content word.
 
-    A run of stop words alone ("In") is passed over: nothing could be found by it. Without any, the
-    first content word, or the first four characters where words have no blanks.
+    Where words have no blanks it is cut to four characters.
+    """
+    if runs := names_and_numbers(sentence):
+        return runs[0]
+    words = (w[0] for w in _WORD.finditer(sentence) if content_words(w[0]))
+    first = next(words, sentence.strip())
+    return first if first.isascii() else first[:4]
+
+
+def names_and_numbers(sentence: str) -> list[str]:
+    """Runs of capitalised words (three at most) and numbers, in order.
+
+    A run of stop words alone ("In") is left out: nothing could be found by it.
     """
     found = list(_WORD.finditer(sentence))
+    runs = []
     at = 0
     while at < len(found):
         end = at + 1
@@ -41,10 +55,9 @@ def subject(sentence: str) -> str:
                 end += 1
         run = sentence[found[at].start() : found[end - 1].end()]
         if (run[0].isupper() or run[0].isdigit()) and content_words(run):
-            return run
+            runs.append(run)
         at = end
-    first = next((w[0] for w in found if content_words(w[0])), sentence.strip())
-    return first if first.isascii() else first[:4]
+    return runs
 
 
 def _goes_on(sentence: str, found: list[re.Match[str]], at: int) -> bool:
@@ -72,9 +85,18 @@ def questions(of: list[str], lang: str, k: int) -> list[str]:
     return list(found.values())
 
 
+def about(asked: str) -> str:
+    """What a question of `question` is about; any other question whole."""
+    for form in _QUESTION.values():
+        before, behind = form.split("{}")
+        if asked.startswith(before) and asked.endswith(behind):
+            return asked.removeprefix(before).removesuffix(behind)
+    return asked
+
+
 def sentence_for(asked: str, of: list[str]) -> int:
-    """The sentence that shares most content words with a question; the first of equals."""
-    wanted = content_words(asked)
+    """The sentence that shares most content words with what is asked about; the first of equals."""
+    wanted = content_words(about(asked))
     shared = [len(wanted & content_words(sentence)) for sentence in of]
     return shared.index(max(shared))
 
