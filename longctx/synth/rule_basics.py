@@ -14,7 +14,8 @@ from longctx.text.sentences import sentence_spans
 ANSWER_WORDS = 20
 _LONGEST_NAME = 3
 _WORD = re.compile(
-    rf"[{UNSPACED}]+|[^\W\d_{UNSPACED}](?:(?![{UNSPACED}])[\w'’\-])*|\d+(?:[.,]\d+)*"
+    rf"[{UNSPACED}]+|[^\W\d_{UNSPACED}](?:(?![{UNSPACED}])[\w'’\-])*"
+    rf"|\d+(?:[.,]\d+)*(?:(?![{UNSPACED}])\w)*"
 )
 _QUESTION = {
     "en": "What is stated about {}?",

@@ -65,7 +65,8 @@ def simplify(parts: Mapping[str, Any]) -> dict[str, Any]:
     new = [run for run in [*numbers, *runs] if not contains_answer(run, asked)]
     if new:
         return {"short": new[0]}
-    behind = said.partition(subject(said))[2].strip(" ,.;:，。；：") or said
+    behind = said.partition(subject(said))[2].strip(" ,.;:，。；：")
+    behind = behind if content_words(behind) else said
     words = behind.split()[:_SHORT_WORDS]
     return {"short": " ".join(words) if len(words) > 1 else behind[: 4 * _SHORT_WORDS]}
 
