@@ -13,7 +13,7 @@ a set of 5-grams for every paragraph. Lost: a good text of another length than i
 import re
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -123,13 +123,15 @@ def plan_line(step: Step) -> str:
     return f"Paragraph {step.k} - Main Point: {step.main_point} - Word Count: {step.words} words"
 
 
-def plan_problems(plan: Sequence[Step], required: Required | None) -> list[str]:
+def plan_problems(plan: Sequence[Step | Mapping[str, Any]], required: Required | None) -> list[str]:
     """What is wrong with a plan, each detail once; empty where it can be written.
+
+    Steps may be objects as a model writes them (`k`, `main_point`, `words`).
 
     `plan_size` (2 to 50 steps), `plan_numbering` (1..n without gaps), `plan_words` (200 to 1,000
     each), `plan_sum` (within a fifth of the required length), `plan_duplicate` (equal main points).
     """
-    steps = [Step(*step) for step in plan]
+    steps = [Step(**step) if isinstance(step, Mapping) else Step(*step) for step in plan]
     problems = []
     if not LEAST_STEPS <= len(steps) <= MOST_STEPS:
         problems.append("plan_size")

@@ -185,6 +185,11 @@ def test_problems_of_plans(steps: list[Step], problems: list[str]) -> None:
     assert plan_problems(steps, stated("1000 words")) == problems
 
 
+def test_steps_may_be_objects() -> None:
+    assert plan_problems([step._asdict() for step in plan([500, 600])], stated("1000 words")) == []
+    assert plan_problems([plan([900])[0]._asdict()], None) == ["plan_size"]
+
+
 def test_a_plan_without_a_required_length_may_have_any_sum() -> None:
     assert plan_problems(plan([200, 1000]), None) == []
 
