@@ -43,6 +43,7 @@ OPS: dict[str, str] = {
     "order.splice": "longctx.order.stages_splice:OrderSplice",
     "order.quest": "longctx.order.stages_quest:OrderQuest",
     "pack": "longctx.pack.stages:Pack",
+    "synth.longalign": "longctx.synth.stages_longalign:SynthLongAlign",
     "export": "longctx.io.stages_export:Export",
 }
 

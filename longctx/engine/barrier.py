@@ -34,7 +34,9 @@ from longctx.engine.steps import (
 )
 from longctx.engine.units import (
     Listener,
+    LoadedWork,
     PendingWorkError,
+    Pool,
     Step,
     StepResult,
     Unit,
@@ -115,24 +117,26 @@ class BarrierContext:
         step: str,
         groups: list[list[tuple[int, Any]]],
         columns: list[str],
-        work: Work,
+        work: Work | LoadedWork,
         *,
         depends: Iterable[Any] = (),
+        ignore: Iterable[str] = (),
+        pool: Pool | None = None,
     ) -> StepRef:
         """Run a work on each of several lists of parts, named by number, each with a plain value.
 
         The work gets the unit's name and the list with the parts themselves; `columns` of them are
         all that it may read. `depends` are plain values that decide its files beside the op's
-        fields.
+        fields. With a `pool` it is loaded once in each of its actors.
         """
-        base = fingerprint([self._base(step, ()), *depends])
+        base = fingerprint([self._base(step, ignore), *depends])
         states = self.corpus.states(columns)
         units = []
         for i, group in enumerate(groups):
             seen = fingerprint([base, [(states[n], value) for n, value in group]])
             parts = [(self.corpus.part(n), value) for n, value in group]
             units.append(Unit(f"{i:06d}", seen, (f"{i:06d}", parts)))
-        return self._run(step, units, work, "block")
+        return self._run(step, units, work, "block", pool)
 
     def single(
         self,
@@ -292,7 +296,14 @@ class BarrierContext:
         if self._listener:
             self._listener(done)
 
-    def _run(self, step: str, units: list[Unit], work: Work, place: str) -> StepRef:
+    def _run(
+        self,
+        step: str,
+        units: list[Unit],
+        work: Work | LoadedWork,
+        place: str,
+        pool: Pool | None = None,
+    ) -> StepRef:
         clock = time.perf_counter()
         plan = Step(self.setting.run_dir, self._path(step), units)
         if self.dry:
@@ -301,6 +312,7 @@ class BarrierContext:
             plan,
             work,
             workers=self.workers,
+            pool=pool,
             listener=self._listener,
             begin=partial(self._say, step),
         )

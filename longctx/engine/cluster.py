@@ -167,3 +167,12 @@ def cluster_total(resource: str) -> int:
 
     totals: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return int(totals.get(resource, 0))
+
+
+def nodes() -> int:
+    """Living nodes of the cluster that this process is connected to; 1 where it is to none."""
+    import ray
+
+    if not ray.is_initialized():
+        return 1
+    return sum(bool(node["Alive"]) for node in ray.nodes())  # type: ignore[no-untyped-call]

@@ -13,6 +13,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
+    from longctx.cost.model_calls import ModelCalls
     from longctx.engine.barrier import BarrierContext
 
 DROP_REASON = "drop_reason"
@@ -112,6 +113,10 @@ class Op(BaseModel):
     def clusters(self, rows: int) -> int:
         """Into how many clusters k-means divides so many documents; 1 for ops without any."""
         return 1
+
+    def model_calls(self, documents: int) -> "list[ModelCalls]":
+        """What each of its stages will ask of a language model, with so many documents."""
+        return []
 
     def check(self, setting: Setting) -> None:
         """Before a run begins: raise RecipeError or RunError for what would fail hours later."""

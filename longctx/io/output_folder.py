@@ -2,7 +2,7 @@
 
 It is claimed by a marker before anything is written, so that a run never mixes its files with
 somebody else's, and a later run of the same recipe may replace its own: windows of `pack` as well
-as documents of `export`.
+as documents of `export` and rows of `synth.*`.
 """
 
 import json
@@ -19,7 +19,10 @@ from longctx.schema import SCHEMA_VERSION
 
 MARKER = "_longctx.json"
 MANIFEST = "manifest.json"
-OURS = re.compile(r"part-\d{5,}\.(parquet|jsonl(\.gz|\.zst)?)|manifest\.json")
+OURS = re.compile(
+    r"part-\d{5,}\.(parquet|jsonl(\.gz|\.zst)?)|chat-\d{5,}\.jsonl|rejects-\d{5,}\.parquet"
+    r"|manifest\.json"
+)
 _LENGTH = re.compile(r"(length-\d+)/(.+)")
 
 

@@ -186,6 +186,7 @@ NOT_MEASURED: set[str] = {
     "score.prolong",
     "score.wanjuan",
     "select.gateau",
+    "synth.longalign",
 }
 
 
@@ -196,6 +197,7 @@ def test_the_packaged_coefficients_know_all_ops_but_those_that_are_listed() -> N
         "filter.decontaminate": {"against": [{"path": "a.jsonl"}]},
         "mix.upsample": {"budget": 1},
         "mix.weights": {"budget": 1, "weights": {"kind": "natural"}},
+        "synth.longalign": {"rows": 1, "generator": {"backend": "scripted"}},
     }
     ops = [CheckIds(), *(resolve(n).model_validate({"op": n, **usual.get(n, {})}) for n in OPS)]
     without = {op.op for op in ops if known.steps(op.op, op.model_dump(mode="json"), 1000) is None}

@@ -1,0 +1,192 @@
+"""From rows to usable replies: prompts built, asked, understood, checked, repaired, or rejected.
+
+A stage of a system says how its prompt is made, what its replies have to hold and how long they may
+be (`CallStage`); everything else is the same for all of them and is done here. Every row comes back
+as `Ok` or as a `Reject` with its reason: a prompt that cannot be built, a request that fails and a
+check that breaks are the fate of their own row alone. Requests go out ordered by their text, so
+those that begin alike are neighbours and a server reads the common beginning once.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+from longctx.llm.rejects import Reject
+from longctx.llm.repair import REPAIRS, Outcome, asked_again, understand
+from longctx.llm.seeds import derive_seed
+from longctx.llm.structured import Reply, ReplyCode
+from longctx.llm.types import Generator, GenRequest, GenResult, Message
+
+Value = dict[str, Any]
+
+
+class Prompted(Protocol):
+    """What is asked for one row: turns, the pieces they were made from, the schema of a reply."""
+
+    @property
+    def messages(self) -> Sequence[Message]: ...
+
+    @property
+    def parts(self) -> dict[str, Any]: ...
+
+    @property
+    def schema(self) -> dict[str, Any] | None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallStage:
+    """One kind of call. `check` gets a reply and the parts of its prompt, and names what is wrong.
+
+    What it names is the detail of the code `semantic`, unless it is one of `codes`; `words` tell
+    the model what the detail means when it is asked again. `from_text` reads replies that are no
+    JSON. Without a schema the reply is {"text": ...}.
+    """
+
+    system: str
+    name: str
+    check: Callable[[Mapping[str, Any], Mapping[str, Any]], str | None]
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    from_text: Callable[[str], Value | None] | None = None
+    codes: frozenset[str] = frozenset()
+    words: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def step(self) -> str:
+        """The name without the system's."""
+        return self.name.removeprefix(f"{self.system}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Ok:
+    """A usable reply; `fix` is what was mended in it, `repairs` how often it was asked anew."""
+
+    value: Value
+    fix: str | None = None
+    repairs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Understood:
+    """A reply with the object that it holds, or what the stage's check says against that."""
+
+    reply: Reply
+    value: Value | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Where a row stands between two rounds."""
+
+    outcome: Outcome
+    found: _Understood
+
+
+def ask(
+    client: Generator,
+    stage: CallStage,
+    rows: Sequence[tuple[str, Callable[[], Prompted]]],
+    base_seed: int = 0,
+) -> list[Ok | Reject]:
+    """What became of rows, in their order, each given by its id and the maker of its prompt.
+
+    Raises LLMJobError for faults of the whole job; whatever else goes wrong rejects a row.
+    """
+    done: dict[int, Ok | Reject] = {}
+    reqs: dict[int, GenRequest] = {}
+    for i, (row_id, make) in enumerate(rows):
+        try:
+            reqs[i] = _request(str(i), row_id, make(), stage, base_seed)
+        except Exception as error:  # of this row alone
+            said = f"the prompt cannot be built: {type(error).__name__}: {error}"
+            done[i] = Reject(code="bad_request", detail=said)
+    order = sorted(reqs, key=lambda i: [m["content"] for m in reqs[i].messages])
+    asked = _rounds(client, stage, [reqs[i] for i in order], base_seed)
+    done |= {i: _verdict(one, stage) for i, one in zip(order, asked, strict=True)}
+    assert len(done) == len(rows), f"{len(rows)} rows in, {len(done)} out"
+    return [done[i] for i in range(len(rows))]
+
+
+def _request(
+    request_id: str, row_id: str, prompt: Prompted, stage: CallStage, base_seed: int
+) -> GenRequest:
+    drawn = stage.temperature > 0
+    return GenRequest(
+        request_id=request_id,
+        messages=list(prompt.messages),
+        max_tokens=stage.max_tokens,
+        temperature=stage.temperature,
+        top_p=stage.top_p,
+        seed=derive_seed(base_seed, stage.system, stage.name, row_id, 0) if drawn else None,
+        schema=prompt.schema,
+        system=stage.system,
+        stage=stage.name,
+        row_id=row_id,
+        parts=prompt.parts,
+    )
+
+
+def _rounds(
+    client: Generator, stage: CallStage, reqs: Sequence[GenRequest], base_seed: int
+) -> list[_Asked]:
+    """All requests, then twice those whose reply could not be used, and those that were cut off."""
+    room = client.caps.max_context
+    results = client.generate(reqs) if reqs else []
+    asked = [_next(None, req, r, stage) for req, r in zip(reqs, results, strict=True)]
+    for _ in range(REPAIRS + 1):
+        again = {
+            i: req
+            for i, one in enumerate(asked)
+            if (req := asked_again(one.outcome, base_seed=base_seed, max_context=room))
+        }
+        if not again:
+            break
+        results = client.generate(list(again.values()))
+        for (i, req), result in zip(again.items(), results, strict=True):
+            asked[i] = _next(asked[i].outcome, req, result, stage)
+    return asked
+
+
+def _next(before: Outcome | None, req: GenRequest, result: GenResult, stage: CallStage) -> _Asked:
+    found = _understood(req, result, stage)
+    if before is None:
+        return _Asked(Outcome(req, result, found.reply), found)
+    grown = before.reply.code == "truncated"
+    repairs = before.repairs + (not grown)
+    return _Asked(Outcome(req, result, found.reply, repairs, before.grown or grown), found)
+
+
+def _understood(req: GenRequest, result: GenResult, stage: CallStage) -> _Understood:
+    reply = understand(req, result)
+    if result.error is not None:
+        return _Understood(reply)
+    value = {"text": reply.text} if req.schema is None else reply.value
+    if reply.code == "not_json" and stage.from_text is not None:
+        value = stage.from_text(reply.text)
+        reply = reply if value is None else Reply(reply.text, value)
+    if reply.code is not None or value is None:
+        return _Understood(reply)
+    try:
+        detail = stage.check(value, req.parts or {})
+    except Exception as error:  # of this row alone
+        detail = f"the check failed: {type(error).__name__}: {error}"
+    if detail is None:
+        return _Understood(reply, value)
+    code = cast(ReplyCode, detail if detail in stage.codes else "semantic")
+    words = stage.words.get(detail, detail)
+    return _Understood(Reply(reply.text, code=code, messages=(words,)), None, detail)
+
+
+def _verdict(one: _Asked, stage: CallStage) -> Ok | Reject:
+    outcome, found = one.outcome, one.found
+    if outcome.code is None and found.value is not None:
+        return Ok(found.value, outcome.reply.fix, outcome.repairs)
+    detail = found.detail or "; ".join(outcome.reply.messages)
+    return Reject(
+        code=outcome.code or "not_json",
+        detail=detail,
+        request=outcome.request,
+        result=outcome.result,
+    )

@@ -1,0 +1,30 @@
+"""The rules of all systems as what the scripted backend takes: a function of a request each."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from longctx.llm.scripted import Rule
+from longctx.llm.spec import RuleSet
+from longctx.llm.types import GenRequest
+from longctx.synth.rules_documents import longalign_answer, longalign_questions, longalpaca_qa
+
+# A changed rule needs a new version, or replies of the old one come out of the cache.
+VERSION = "synth-1"
+_RULES: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "longalign.questions": longalign_questions,
+    "longalign.answer": longalign_answer,
+    "longalpaca.qa": longalpaca_qa,
+}
+
+
+def rule_set() -> RuleSet:
+    """Replies in JSON, by stage."""
+    return RuleSet(VERSION, {stage: _spoken(rule) for stage, rule in _RULES.items()})
+
+
+def _spoken(rule: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Rule:
+    def said(req: GenRequest) -> str:
+        return json.dumps(rule(req.parts or {}), ensure_ascii=False)
+
+    return said

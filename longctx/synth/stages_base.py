@@ -1,0 +1,315 @@
+"""The base of all synthesis ops: documents chosen, a model asked, rows checked and written.
+
+A barrier that ends in rows. `candidates` beside each part and `chosen` in one place say which
+documents; then a step for every stage that asks a model, whose units are at most `unit_rows`
+documents; `rows` makes rows of the replies, `figures` looks at all of them together, `files` writes
+them by ranges of ids. A killed run goes on from the units that are committed and, inside a unit,
+from the cache of answers. Nothing but the model's answers and the seed decides a byte of the rows:
+neither parts, units nor workers.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import pyarrow as pa
+from pydantic import Field, field_validator, model_validator
+
+from longctx.cost.model_calls import ModelCalls
+from longctx.engine import cluster, commit, summary
+from longctx.engine.barrier import BarrierContext
+from longctx.engine.commit import Commit
+from longctx.engine.op import Barrier, Setting
+from longctx.engine.units import Pool
+from longctx.errors import RunError
+from longctx.io.output_folder import claim, withdraw
+from longctx.llm.accounting import cost_usd
+from longctx.llm.ask import CallStage
+from longctx.llm.rejects import StageCount
+from longctx.llm.spec import (
+    GeneratorSpec,
+    LocalGenerator,
+    RuleSet,
+    ScriptedGenerator,
+    Terms,
+    backend_of,
+    model_id_of,
+    price_of,
+)
+from longctx.llm.types import LLMJobError, Usage
+from longctx.synth.items import Item, Quotas, units_of
+from longctx.synth.prompt import Prompt
+from longctx.synth.rows import Reject, Row
+from longctx.synth.rule_set import rule_set
+from longctx.synth.stages_choose import candidates_of, chosen_of, figures_of
+from longctx.synth.stages_files import FilesWork, publish, to_file
+from longctx.synth.stages_work import AskWork, RowsWork, terms_with
+from longctx.synth.tokens import TokenCounter
+
+Language = Literal["en", "zh", "ko"]
+# Codes of requests that failed on their way: the next run asks them again.
+_PASSING = ("transport", "rate_limited")
+
+
+class Synthesis(Barrier):
+    """An op that makes rows of documents with a language model; the ops name the stages."""
+
+    generator: GeneratorSpec
+    rows: int = Field(ge=1)
+    min_tokens: int = Field(1, ge=1)
+    max_tokens: int = Field(64_512, ge=1)
+    bin_tokens: int = Field(8_192, ge=1)
+    lang_share: dict[Language, float] = Field({"en": 0.9, "zh": 0.1}, min_length=1)
+    default_language: Language | None = None
+    temperature: float = Field(0.7, ge=0, le=2)
+    top_p: float = Field(1.0, gt=0, le=1)
+    unit_rows: int = Field(200, ge=1)
+    shard_rows: int = Field(256, ge=1)
+    max_reject_rate: float = Field(0.2, ge=0, le=1)
+
+    system: ClassVar[str]
+    schema: ClassVar[pa.Schema]
+    prompt_version: ClassVar[str]
+    ends: ClassVar[str] = "rows"
+    reads = ("n_tokens",)
+    neutral = frozenset({"unit_rows", "max_reject_rate"})
+    chooses: ClassVar[frozenset[str]] = frozenset(
+        {"rows", "min_tokens", "max_tokens", "bin_tokens", "lang_share", "default_language"}
+    )
+
+    @field_validator("lang_share")
+    @classmethod
+    def _is_a_share(cls, value: dict[Language, float]) -> dict[Language, float]:
+        if any(share < 0 for share in value.values()) or not any(value.values()):
+            raise ValueError("shares are 0 and above, and one of them is above 0")
+        return value
+
+    @model_validator(mode="after")
+    def _has_lengths(self) -> "Synthesis":
+        if self.max_tokens < self.min_tokens:
+            raise ValueError(f"max_tokens {self.max_tokens} is below min_tokens {self.min_tokens}")
+        return self
+
+    def calls(self) -> tuple[CallStage, ...]:
+        """The stages that ask the model, in their order."""
+        raise NotImplementedError
+
+    def prompt(self, step: str, item: Item, seed: int) -> Prompt:
+        """What a stage asks about a document."""
+        raise NotImplementedError
+
+    def row(self, item: Item, counter: TokenCounter, seed: int) -> Row | Reject:
+        """The row of a document that has all replies."""
+        raise NotImplementedError
+
+    def facts(self, item: Item, row: Row) -> dict[str, Any]:
+        """What `figures` has to know of a row, as plain JSON values."""
+        raise NotImplementedError
+
+    def figures(self, facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Checks over all rows by name, each a mapping that may have `ok`."""
+        raise NotImplementedError
+
+    def call(self, step: str) -> CallStage:
+        """The stage of a step."""
+        return next(c for c in self.calls() if c.step == step)
+
+    def rules(self) -> RuleSet:
+        """What the scripted backend replies."""
+        return rule_set()
+
+    @property
+    def quotas(self) -> Quotas:
+        """Which documents are wanted."""
+        shares: dict[str, float] = {lang: self.lang_share[lang] for lang in sorted(self.lang_share)}
+        return Quotas(self.rows, self.min_tokens, self.max_tokens, self.bin_tokens, shares)
+
+    def fingerprint_fields(self) -> dict[str, Any]:
+        known = super().fingerprint_fields()
+        generator = {"generator": self.generator.identity()}
+        return {**known, **generator, "prompt_version": self.prompt_version}
+
+    def check(self, setting: Setting) -> None:
+        claim(setting)
+        model = backend_of(self.generator, self.rules()).model_id
+        if self.generator.max_usd is not None and price_of(self.generator, model) is None:
+            raise LLMJobError(
+                "misconfigured",
+                f"max_usd is set, but the price file knows no price of {model}",
+                where=setting.stage,
+            )
+
+    def model_calls(self, documents: int) -> list[ModelCalls]:
+        rows, quotas = min(self.rows, documents), self.quotas
+        model = model_id_of(self.generator, self.rules())
+        price = price_of(self.generator, model)
+        prompt = round(rows * quotas.mean_tokens())
+        assumed = "documents of the middle of their bins, replies as long as allowed, none anew"
+        return [
+            ModelCalls(
+                stage=call.name,
+                model=model,
+                calls=rows,
+                prompt_tokens=prompt,
+                completion_tokens=rows * call.max_tokens,
+                usd=cost_usd(Usage(prompt, rows * call.max_tokens), price),
+                assumed=assumed,
+            )
+            for call in self.calls()
+        ]
+
+    def run(self, context: BarrierContext) -> None:
+        if not context.dry:
+            withdraw(context.setting)
+        chosen = self._choose(context)
+        if not chosen:
+            raise RunError(
+                f"no document has {self.min_tokens:,} to {self.max_tokens:,} tokens and one of the "
+                f"languages {', '.join(self.lang_share)}",
+                where=context.setting.stage,
+                remedy="change min_tokens, max_tokens or lang_share, or set default_language for "
+                "documents that say no language",
+            )
+        model = model_id_of(self.generator, self.rules())
+        units = [
+            [(part, {"rows": rows, "replies": {}, "rejects": {}}) for part, rows in groups]
+            for groups in units_of(chosen, self.unit_rows)
+        ]
+        for call in self.calls():
+            self._ask(context, call, units, model)
+        own = self._own_fields()
+        rows = context.over_parts(
+            "rows",
+            units,
+            ["text"],
+            RowsWork(self, context.setting, context.relative("rows"), model),
+            depends=[model],
+            ignore=own,
+        )
+        context.single("figures", partial(figures_of, self, rows), [rows])
+        context.exchange(
+            "files",
+            [(rows, to_file)],
+            None,
+            pa.schema([]),
+            buckets=1 + max(row["file"] for row in chosen),
+            work=FilesWork(self, context.setting),
+            ignore=own,
+            depends=[context.setting.output, context.setting.recipe_fingerprint],
+        )
+        if not context.dry:
+            publish(self, context, self._told(context, model, len(chosen)))
+
+    def _own_fields(self) -> frozenset[str]:
+        return frozenset(type(self).model_fields) - {"op"}
+
+    def _choose(self, context: BarrierContext) -> list[dict[str, Any]]:
+        """The steps `candidates` and `chosen`; the chosen rows, without their texts."""
+        ignore = self._own_fields() - self.chooses | {"prompt_version"}
+        counted = [c for c in ("n_tokens", "n_chars") if context.corpus.has(c)]
+        columns = list(dict.fromkeys(["doc_id", "source", "license", "language", *counted]))
+        candidates = context.per_part(
+            "candidates", partial(candidates_of, self, columns), columns, ignore=ignore
+        )
+        rule = partial(chosen_of, self, candidates)
+        chosen = context.single("chosen", rule, [candidates], ignore=ignore - {"shard_rows"})
+        return list(chosen.read().to_pylist())
+
+    def _ask(
+        self,
+        context: BarrierContext,
+        call: CallStage,
+        units: list[list[tuple[int, dict[str, Any]]]],
+        model: str,
+    ) -> None:
+        """One stage: asked, counted, and its files made known to the units of what follows."""
+        clients = 1
+        if not context.dry:
+            clients = self._clients(context.workers, len(units))
+            self._refuse_split_cache(context.setting)
+        terms = self._terms(context, call, clients, model)
+        work = AskWork(self, context.setting, context.relative(call.step), call.step, terms)
+        context.over_parts(
+            call.step,
+            units,
+            ["text"],
+            work,
+            depends=[model, call.max_tokens, call.temperature, call.top_p],
+            ignore=self._own_fields(),
+            pool=Pool(clients, getattr(self.generator, "num_gpus", 0)),
+        )
+        commits = context.step_commits[call.step]
+        if not context.dry:
+            self._check_rejects(context, call, commits)
+        for groups, done in zip(units, commits, strict=True):
+            replies, rejects = done.files
+            for _, brought in groups:
+                brought["replies"][call.step] = list(vars(replies).values())
+                brought["rejects"][call.step] = list(vars(rejects).values())
+
+    def _clients(self, workers: int, units: int) -> int:
+        """Processes that ask at once: one for a server, as many as there is room for models."""
+        spec = self.generator
+        wanted = spec.clients or 1
+        if spec.clients is None and isinstance(spec, LocalGenerator) and spec.num_gpus:
+            wanted = max(1, int(cluster.cluster_total("GPU") / spec.num_gpus))
+        elif spec.clients is None and isinstance(spec, LocalGenerator):
+            wanted = max(1, workers // spec.threads)
+        elif spec.clients is None and isinstance(spec, ScriptedGenerator):
+            wanted = workers
+        return max(1, min(wanted, units))
+
+    def _terms(self, context: BarrierContext, call: CallStage, clients: int, model: str) -> Terms:
+        """What is left to spend: earlier steps and the units of this one that are there count."""
+        here = commit.load(f"{context.folder}/{call.step}").values()
+        done = [c for step, cs in context.step_commits.items() if step != call.step for c in cs]
+        used = [c.stats.get("stats", {}).get("usage", {}) for c in [*done, *here]]
+        terms = Terms(clients=clients, price=price_of(self.generator, model))
+        return terms_with(terms, summary.merge(used), self.generator)
+
+    def _refuse_split_cache(self, setting: Setting) -> None:
+        kind, place = self.generator.cache_place(setting.run_dir)
+        if kind == "sqlite" and cluster.nodes() > 1:
+            raise LLMJobError(
+                "misconfigured",
+                "the cache is an SQLite file, which several nodes cannot share: set cache_kind "
+                "shards",
+                where=place,
+            )
+
+    def _check_rejects(
+        self, context: BarrierContext, call: CallStage, commits: Sequence[Commit]
+    ) -> None:
+        told = context.step_stats[call.step]
+        count = StageCount(told["rows_in"], told["ok"], 0, Counter(told["rejects"]))
+        place = f"{context.setting.stage}/{call.step}"
+        count.check(place)
+        try:
+            count.check_share(place, self.max_reject_rate)
+        except RunError:
+            # What failed on its way is worth another try; the tables stay to be read until then.
+            folder = f"{context.folder}/{call.step}"
+            for done in commits:
+                if any(done.stats["stats"]["rejects"].get(code) for code in _PASSING):
+                    commit.reopen(folder)
+                    commit.revoke(folder, done.unit)
+            raise
+
+    def _told(self, context: BarrierContext, model: str, chosen: int) -> dict[str, Any]:
+        """What run.json says of the synthesis."""
+        stats = context.step_stats
+        seen = stats["candidates"]
+        steps = [*(c.step for c in self.calls()), "rows"]
+        return {
+            "system": self.system,
+            "prompt_version": self.prompt_version,
+            "model": model,
+            "chosen": chosen,
+            "rows": stats["files"].get("rows", 0),
+            "rejects": summary.merge(stats[s]["rejects"] for s in steps),
+            "without_language": seen["without_language"],
+            "quotas": self.quotas.report(seen["available"], stats["chosen"]["reached"]),
+            "stages": {step: stats[step] for step in steps},
+            "checks": stats["figures"].get("checks", {}),
+        }
