@@ -24,7 +24,7 @@ from longctx.model_folders import folder_digest
 
 log = logging.getLogger(__name__)
 
-_CPU_BATCH, _CUDA_BATCH = 4, 32
+_CPU_BATCH, _CUDA_BATCH = 8, 32
 _CPU_TOKENS, _CUDA_TOKENS = 16_384, 262_144
 _PROBE = ("One.", "Name the colours of the rainbow, one after the other, and say why.")
 # Rounding at the load is measured on a few tokens; a long text may see some more.
@@ -45,7 +45,7 @@ class LocalSettings(BaseModel):
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
     threads: int = Field(1, ge=1, description="threads of this process")
-    batch: int | None = Field(None, ge=1, description="requests at once; 4 on a CPU, 32 on CUDA")
+    batch: int | None = Field(None, ge=1, description="requests at once; 8 on a CPU, 32 on CUDA")
     batch_tokens: int | None = Field(
         None, ge=1, description="padded tokens at once, prompts and completions"
     )

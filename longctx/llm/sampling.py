@@ -58,15 +58,12 @@ def choose(
     slack = 2 * tolerance / sampling.temperature
     noisy = scores + rng.gumbel(size=len(scores))
     kept = scores >= _threshold(scores, sampling, 0.0)
-    if not slack:
-        return Choice(int(np.argmax(np.where(kept, noisy, -np.inf))), True)
     found = int(np.argmax(np.where(kept, noisy, -np.inf)))
+    if not slack:
+        return Choice(found, True)
     possible = scores >= _threshold(scores, sampling, slack) - slack
-    certain = scores[found] >= _threshold(scores, sampling, -slack) + slack
     best, apart = _largest(noisy, possible, slack)
-    # The likeliest token is always kept, as long as no other can take its place.
-    alone = found == int(np.argmax(scores)) and _largest(scores, possible, slack).safe
-    return Choice(found, best == found and apart and bool(certain or alone))
+    return Choice(found, best == found and apart and _stays(scores, found, sampling, slack))
 
 
 def _penalise(scores: F64, seen: npt.NDArray[np.int64], penalty: float) -> None:
@@ -84,23 +81,38 @@ def _largest(scores: F64, among: npt.NDArray[np.bool_], slack: float) -> Choice:
 
 
 def _threshold(scores: F64, sampling: Sampling, slack: float) -> float:
-    """The smallest score that is kept; a positive `slack` keeps more, a negative one less."""
+    """The smallest score that is kept; with `slack` that of the largest nucleus there could be."""
     lowest = -np.inf
     if 0 < sampling.top_k < len(scores):
         lowest = max(lowest, float(np.partition(scores, -sampling.top_k)[-sampling.top_k]))
     if sampling.min_p > 0.0:
         lowest = max(lowest, float(scores.max() + np.log(sampling.min_p)))
     if sampling.top_p < 1.0:
-        # Scores that move by slack / 2 move a share p of the mass by at most slack * p * (1 - p).
-        moved = slack * sampling.top_p * (1 - sampling.top_p)
-        lowest = max(lowest, _nucleus(scores, sampling.top_p + moved))
+        lowest = max(lowest, _nucleus(scores, _share(sampling.top_p, slack)))
     return lowest
+
+
+def _share(p: float, slack: float) -> float:
+    """The largest share that some tokens can have had, now p, if scores moved by slack / 2."""
+    grown = max(p, 0.0) * np.exp(slack)
+    return float(grown / (grown + 1.0 - p)) if p < 1.0 else 1.0
+
+
+def _stays(scores: F64, token: int, sampling: Sampling, slack: float) -> bool:
+    """Whether a kept token is kept for all scores nearby: too little can come before it."""
+    ahead = scores > scores[token] - slack
+    ahead[token] = False
+    if not ahead.any():
+        return True
+    mass = np.exp(scores - scores.max())
+    few = not 0 < sampling.top_k <= int(ahead.sum())
+    light = mass[ahead].sum() / mass.sum() < _share(sampling.top_p, -slack)
+    likely = sampling.min_p <= 0.0 or mass[token] > sampling.min_p * np.exp(slack)
+    return few and (sampling.top_p >= 1.0 or bool(light)) and bool(likely)
 
 
 def _nucleus(scores: F64, top_p: float) -> float:
     """The score at which the most probable tokens together reach `top_p`."""
-    if top_p >= 1.0:
-        return -np.inf
     falling = np.sort(scores)[::-1]
     mass = np.exp(falling - falling[0])
     reached = int(np.searchsorted(np.cumsum(mass), max(top_p, 0.0) * mass.sum()))

@@ -243,5 +243,5 @@ def test_the_packaged_model_talks() -> None:
     assert found[1].text == "The capital of France is Paris."
     assert found[1].finish_reason == "stop"
     assert found[2].text.startswith(" five")
-    assert backend.facts["batch"] == 4
+    assert backend.facts["batch"] == 8
     closed(backend)

@@ -92,3 +92,13 @@ def test_most_choices_are_safe() -> None:
         assert np.mean(safe) > 0.98
         near = [choose(row, sampling, rng(i), NOTHING, 1.0).safe for i, row in enumerate(logits)]
         assert np.mean(near) < 0.5
+
+
+def test_the_last_token_of_a_nucleus_is_safe_where_nothing_is_near() -> None:
+    logits = np.array([3.0, 2.5, 0.0, -1.0])
+    for sampling in (Sampling(1.0, top_p=0.8), Sampling(1.0, top_k=2), Sampling(1.0, min_p=0.5)):
+        choices = [choose(logits, sampling, rng(i), NOTHING, 1e-4) for i in range(200)]
+        assert {c.token for c in choices} == {0, 1}
+        assert all(c.safe for c in choices)
+    near = [choose(logits, Sampling(1.0, top_p=0.945), rng(i), NOTHING, 0.5) for i in range(50)]
+    assert not all(c.safe for c in near)
