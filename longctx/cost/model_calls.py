@@ -8,7 +8,6 @@ class ModelCalls:
     """Calls and tokens of one stage, `assumed` as it says; `usd` is None without a known price."""
 
     stage: str
-    model: str
     calls: int
     prompt_tokens: int
     completion_tokens: int

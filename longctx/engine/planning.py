@@ -12,6 +12,7 @@ from typing import Any
 from longctx.cost.coefficients import packaged
 from longctx.cost.laws import Size
 from longctx.cost.model import Cluster
+from longctx.cost.model_calls import ModelCalls
 from longctx.engine import ingest
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.inputs import Group, InputFile, Listing, list_inputs
@@ -51,7 +52,8 @@ class StagePlan:
     `cpu_seconds` is for one core, `exchange_bytes` what crosses the network and `worker_bytes` what
     one process holds; all are None where the op was never measured. `workers` is what runs it
     ("tasks", "actors", "actors with 1 GPU"); `state` is "done", "to do" or how much of which step
-    is left. What comes after a stage with work left counts as to do.
+    is left. What comes after a stage with work left counts as to do. `calls` is what it asks of a
+    language model.
     """
 
     stage: str
@@ -63,6 +65,7 @@ class StagePlan:
     workers: str
     state: str
     settings: dict[str, Any] = field(default_factory=dict)
+    calls: tuple[ModelCalls, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,7 @@ def make_plan(recipe: Recipe) -> Plan:
                 _workers(op),
                 state,
                 op.model_dump(mode="json", exclude={"op"}, exclude_defaults=True),
+                tuple(op.model_calls(rows)),
             )
         )
     parts = max(len(listing.groups), -(-text // part_bytes))

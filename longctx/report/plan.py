@@ -23,6 +23,8 @@ def plan_view(plan: Plan, cores: int) -> RenderableType:
         listed = ", ".join(f"{reason} {n:,}" for reason, n in plan.ignored.items())
         parts.append(Text(f"files passed over: {listed}\n", style="yellow"))
     parts.append(_stages(plan))
+    if any(s.calls for s in plan.stages):
+        parts += [_calls(plan), Text(_assumed(plan))]
     if any(s.settings for s in plan.stages):
         parts += [_settings(plan), Text()]
     return Group(*parts, Text(_sums(plan, cores)), Text(), _places(plan))
@@ -88,6 +90,28 @@ def _stages(plan: Plan) -> Table:
             Text(stage.state, style="green" if stage.state == "done" else ""),
         )
     return table
+
+
+def _calls(plan: Plan) -> Table:
+    """What is asked of language models, before the first call."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("calls of a model", overflow="fold", min_width=16)
+    for name in ("calls", "tokens read", "written, at most", "USD"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for call in (call for stage in plan.stages for call in stage.calls):
+        table.add_row(
+            call.stage,
+            count(call.calls),
+            f"~{count(call.prompt_tokens)}",
+            count(call.completion_tokens),
+            "unknown" if call.usd is None else f"{call.usd:,.2f}",
+        )
+    return table
+
+
+def _assumed(plan: Plan) -> str:
+    found = {c.assumed: None for s in plan.stages for c in s.calls}
+    return "".join(f"Assumed: {assumed}.\n" for assumed in found)
 
 
 def _settings(plan: Plan) -> Table:

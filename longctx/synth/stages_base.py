@@ -48,6 +48,10 @@ from longctx.synth.stages_work import AskWork, RowsWork, terms_with
 from longctx.synth.tokens import TokenCounter
 
 Language = Literal["en", "zh", "ko"]
+_ASSUMED = (
+    "as many documents as rows are wanted, of the middle lengths of their bins; replies as long as "
+    "allowed; nothing rejected, nothing asked for again, nothing in the cache"
+)
 # Codes of requests that failed on their way: the next run asks them again.
 _PASSING = ("transport", "rate_limited")
 
@@ -142,22 +146,24 @@ class Synthesis(Barrier):
 
     def model_calls(self, documents: int) -> list[ModelCalls]:
         rows, quotas = min(self.rows, documents), self.quotas
-        model = model_id_of(self.generator, self.rules())
-        price = price_of(self.generator, model)
+        # Without a price nothing depends on the model's id, and to find it may take its files.
+        priced = self.generator.price_file is not None
+        price = price_of(self.generator, self._model_id()) if priced else None
         prompt = round(rows * quotas.mean_tokens())
-        assumed = "documents of the middle of their bins, replies as long as allowed, none anew"
         return [
             ModelCalls(
                 stage=call.name,
-                model=model,
                 calls=rows,
                 prompt_tokens=prompt,
                 completion_tokens=rows * call.max_tokens,
                 usd=cost_usd(Usage(prompt, rows * call.max_tokens), price),
-                assumed=assumed,
+                assumed=_ASSUMED,
             )
             for call in self.calls()
         ]
+
+    def _model_id(self) -> str:
+        return model_id_of(self.generator, self.rules())
 
     def run(self, context: BarrierContext) -> None:
         if not context.dry:
@@ -171,7 +177,7 @@ class Synthesis(Barrier):
                 remedy="change min_tokens, max_tokens or lang_share, or set default_language for "
                 "documents that say no language",
             )
-        model = model_id_of(self.generator, self.rules())
+        model = self._model_id()
         units = [
             [(part, {"rows": rows, "replies": {}, "rejects": {}}) for part, rows in groups]
             for groups in units_of(chosen, self.unit_rows)
