@@ -120,8 +120,8 @@ def _draft(
 
 
 def _strategies(op: "Mixture", census: Census, plan: Plan) -> list[dict[str, Any]]:
-    if 4096 not in census.edges or plan.unit == "docs":
-        return []
+    if plan.unit != "tokens":
+        return []  # their thresholds are tokens
     slots = {slot: op.slots[slot] for slot in RAISED if slot in op.slots}
     return compare_strategies(
         census, plan.budget, slots=slots, max_epochs=plan.max_epochs, unit=plan.unit
