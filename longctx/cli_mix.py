@@ -21,7 +21,6 @@ from longctx.cli_mix_files import (
     target_weights,
     write,
 )
-from longctx.cli_mix_train import train
 from longctx.cli_mix_train_arguments import train_arguments
 from longctx.errors import RecipeError
 
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 _EPILOG = """the way through (docs/mixture.md):
   longctx mix sample --available runs/base --out m.csv     mixtures to try
-  longctx mix train --mixtures m.csv --data runs/base ...  what each of them loses
+  longctx mix train --mixtures m.csv --data runs/base ...  what each loses
   longctx mix fit --mixtures m.csv --losses l.csv --out model.json  what it says
   longctx mix optimise --model model.json --out weights.json        what to use
 """
@@ -104,6 +103,13 @@ def _sample(arguments: argparse.Namespace) -> int:
     show(sample_view(ids, sources, X, prior))
     print(arguments.out)
     return 0
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    # Reads and writes places of any kind, so it loads what `longctx --help` must not.
+    from longctx.cli_mix_train import train
+
+    return train(arguments)
 
 
 def _fit(arguments: argparse.Namespace) -> int:
@@ -245,7 +251,7 @@ def _prior(
 Command = tuple[str, Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]
 _COMMANDS: dict[str, Command] = {
     "sample": ("draw mixtures for proxy runs", _sample, sample_arguments),
-    "train": ("train a small model on every mixture and measure it", train, train_arguments),
+    "train": ("train a small model on every mixture and measure it", _train, train_arguments),
     "fit": ("fit losses of runs to their shares and judge the fit", _fit, fit_arguments),
     "optimise": ("find the shares with the lowest predicted loss", _optimise, optimise_arguments),
 }
