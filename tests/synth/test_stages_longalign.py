@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from longctx.engine.barrier import BarrierContext
+from longctx.errors import RunError
 from longctx.io import paths
+from longctx.llm import classify
 from longctx.llm.rejects import REJECT_SCHEMA
+from longctx.llm.scripted import ScriptedBackend
 from longctx.llm.spec import close_client
+from longctx.llm.types import Answer, AttemptError, GenRequest
+from longctx.synth import longalign_instruct, stages_longalign
 from longctx.synth.longalign_instruct import TASK_TYPES
 from longctx.synth.rows import LONGALIGN
+from longctx.synth.rule_set import rule_set
 from longctx.synth.stages_longalign import SynthLongAlign
 from tests.in_process import context_of, corpus_of, run_here
+from tests.stages import run_rows
 
 Row = dict[str, Any]
 SCRIPTED: Row = {"backend": "scripted"}
@@ -46,16 +54,21 @@ def documents(n: int = 40, seed: int = 1) -> list[Row]:
     return found
 
 
-def made(
-    folder: Path, rows: list[Row], parts: int = 3, generator: Row = SCRIPTED, **fields: Any
-) -> BarrierContext:
+def op_of(generator: Row = SCRIPTED, **fields: Any) -> SynthLongAlign:
     usual: Row = {"rows": 20, "min_tokens": 50, "max_tokens": 600, "bin_tokens": 100}
     usual |= {"lang_share": {"en": 1}, "unit_rows": 4, "shard_rows": 8}
-    op = SynthLongAlign.model_validate(
+    return SynthLongAlign.model_validate(
         {"op": "synth.longalign", "generator": generator, **usual, **fields}
     )
-    alive = sum(not r.get("drop_reason") for r in rows)
-    context = context_of(op, corpus_of(str(folder), rows, parts), alive, tokenizer="whitespace")
+
+
+def made(
+    folder: Path, docs: list[Row], parts: int = 3, *, dry: bool = False, **fields: Any
+) -> BarrierContext:
+    op = op_of(**fields)
+    alive = sum(not r.get("drop_reason") for r in docs)
+    corpus = corpus_of(str(folder), docs, parts)
+    context = context_of(op, corpus, alive, tokenizer="whitespace", dry=dry)
     op.check(context.setting)
     op.run(context)
     return context
@@ -145,3 +158,181 @@ def test_a_planted_fault_is_a_reject_with_its_reason(tmp_path: Path) -> None:
     assert told["rows_in"] == told["ok"] + len(kinds)
     (first, *_) = sorted(Path(context.setting.output).glob("rejects-*.parquet"))
     assert pq.read_schema(first).equals(REJECT_SCHEMA)
+
+
+def calls(context: BarrierContext) -> dict[str, int]:
+    """Calls that were made for the units of each stage."""
+    stages = told_by(context)["stages"]
+    return {step: stages[step]["usage"]["calls"] for step in ("questions", "answer")}
+
+
+def test_a_finished_run_asks_nothing_more(tmp_path: Path) -> None:
+    rows = documents()
+    first = made(tmp_path, rows)
+    chosen = told_by(first)["chosen"]
+    assert calls(first) == {"questions": chosen, "answer": chosen}
+    before = output(first)
+    again = made(tmp_path, rows, generator={**SCRIPTED, "in_flight": 3}, max_reject_rate=0.1)
+    assert (again.skipped, again.units) == (first.units, first.units)
+    assert output(again) == before
+    assert made(tmp_path, rows, dry=True).skipped == first.units
+
+
+def test_other_units_and_lost_commits_pay_nothing_twice(tmp_path: Path) -> None:
+    rows = documents()
+    before = output(made(tmp_path, rows))
+    for file in (tmp_path / "stages").glob("*/answer/*.json"):
+        file.unlink()
+    lost = made(tmp_path, rows)
+    assert calls(lost)["answer"] == 0
+    assert told_by(lost)["stages"]["answer"]["usage"]["cache_hits"] == told_by(lost)["chosen"]
+    assert calls(made(tmp_path, rows, unit_rows=7)) == {"questions": 0, "answer": 0}
+    assert output(made(tmp_path, rows)) == before
+
+
+def test_a_run_that_ends_in_a_unit_goes_on_from_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = documents()
+    whole = output(made(tmp_path / "whole", rows))
+    fields = {"unit_rows": 200, "generator": {**SCRIPTED, "in_flight": 1}}
+    with monkeypatch.context() as patch:
+        patch.setattr(ScriptedBackend, "attempt", _ends_after(9))
+        with pytest.raises(RunError, match="refused the key"):
+            made(tmp_path / "killed", rows, **fields)
+    close_client()
+    context = made(tmp_path / "killed", rows, **fields)
+    assert calls(context)["questions"] == told_by(context)["chosen"] - 9
+    assert rows_files(output(context)) == rows_files(whole)
+
+
+def rows_files(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: data for name, data in files.items() if name != "manifest.json"}
+
+
+def _ends_after(answers: int) -> Any:
+    real, left = ScriptedBackend.attempt, [answers]
+
+    async def attempt(self: ScriptedBackend, req: GenRequest, key: str) -> Answer:
+        if not left[0]:
+            raise AttemptError("auth")
+        left[0] -= 1
+        return await real(self, req, key)
+
+    return attempt
+
+
+def test_another_model_or_prompt_is_asked_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = documents()
+    chosen = told_by(made(tmp_path, rows))["chosen"]
+    monkeypatch.setattr(SynthLongAlign, "rules", lambda self: replace(rule_set(), version="new"))
+    assert calls(made(tmp_path, rows)) == {"questions": chosen, "answer": chosen}
+    monkeypatch.setattr(SynthLongAlign, "prompt_version", "longalign-2")
+    # The wording is the same here, so the cache knows the replies, and they are checked again.
+    context = made(tmp_path, rows)
+    assert calls(context) == {"questions": 0, "answer": 0}
+    assert context.why["settings or input changed"] > 8
+
+
+def test_too_many_rejects_end_the_run_behind_their_stage(tmp_path: Path) -> None:
+    rows = documents()
+    bad = {**SCRIPTED, "faults": [{"kind": "bad_json", "stage": "longalign.questions"}]}
+    bad["faults"][0]["times"] = None
+    with pytest.raises(RunError, match=r"14 of 14 rows were rejected .*not_json 14.*20%"):
+        made(tmp_path, rows, generator=bad)
+    (stage,) = (tmp_path / "stages").glob("*synth*")
+    written = [pq.read_table(f) for f in stage.glob("questions/*-rejects.parquet")]
+    assert sum(t.num_rows for t in written) == 14
+    assert not (stage / "answer").exists()
+    assert not (tmp_path / "output/manifest.json").exists()
+    context = made(tmp_path, rows, generator=bad, max_reject_rate=1)
+    assert told_by(context)["rows"] == 0
+    assert told_by(context)["rejects"] == {"not_json": 14}
+    assert len(table(context, "rejects")) == 14
+
+
+def test_what_failed_on_its_way_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = documents()
+
+    async def fails(self: ScriptedBackend, req: GenRequest, key: str) -> Answer:
+        raise AttemptError("timeout")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ScriptedBackend, "attempt", fails)
+        patch.setitem(classify.RULES, "timeout", replace(classify.RULES["timeout"], retries=0))
+        with pytest.raises(RunError, match=r"transport 14"):
+            made(tmp_path, rows)
+    close_client()
+    assert told_by(made(tmp_path, rows))["rows"] == 14
+
+
+def test_the_limit_of_tokens_holds_over_all_stages_and_runs(tmp_path: Path) -> None:
+    rows = documents()
+    usage = [
+        s["usage"] for n, s in told_by(made(tmp_path / "a", rows))["stages"].items() if n != "rows"
+    ]
+    spent = [u["prompt_tokens"] + u["completion_tokens"] for u in usage]
+    few = {**SCRIPTED, "max_tokens_total": spent[0] + spent[1] // 2 + 2048, "clients": 1}
+    for _ in range(2):
+        with pytest.raises(RunError, match="budget of the model calls is used up"):
+            made(tmp_path / "b", rows, generator=few)
+        close_client()
+    context = made(tmp_path / "b", rows)
+    assert rows_files(output(context)) == rows_files(output(made(tmp_path / "a", rows)))
+
+
+def test_nothing_to_ask_about_is_said_before_any_call(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"no document has 900 to 1,000 tokens.*languages en"):
+        made(tmp_path, documents(), min_tokens=900, max_tokens=1000)
+    silent = [{**r, "language": None} for r in documents()]
+    with pytest.raises(RunError, match="no document has"):
+        made(tmp_path / "silent", silent)
+    context = made(tmp_path / "told", silent, default_language="en")
+    assert told_by(context)["rows"] == 14
+
+
+def test_checks_over_all_rows_are_told_and_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_kind(seed: int, doc_id: str) -> str:
+        return "summary"
+
+    for module in (longalign_instruct, stages_longalign):
+        monkeypatch.setattr(module, "task_type", one_kind)
+    context = made(tmp_path, documents(900), rows=500, min_tokens=80, max_tokens=390)
+    checks = told_by(context)["checks"]
+    assert checks["task_type"]["ok"] is False
+    assert checks["chosen"]["ok"] is True
+    assert checks["support"]["ok"] is checks["length"]["ok"] is True
+    assert [w for w in context.step_stats["files"]["warnings"] if "`task_type`" in w]
+
+
+def test_a_plan_counts_calls_before_the_first(tmp_path: Path) -> None:
+    prices = tmp_path / "prices.json"
+    prices.write_text('{"scripted:synth-1": {"input": 1, "output": 2}}')
+    op = op_of({**SCRIPTED, "price_file": str(prices)}, question_tokens=100, answer_tokens=50)
+    five, one = op.model_calls(1000)
+    assert (five.stage, five.calls, one.calls) == ("longalign.questions", 20, 20)
+    # 20 rows over six bins of 100 in [50, 600], of which the first two give four each.
+    tokens = 4 * 99.5 + 4 * 199.5 + 3 * (299.5 + 399.5 + 499.5 + 575.0)
+    assert five.prompt_tokens == one.prompt_tokens == int(tokens)
+    assert five.usd == pytest.approx((five.prompt_tokens + 2 * 2000) / 1e6)
+    assert "nothing rejected" in five.assumed
+    assert [c.calls for c in op.model_calls(7)] == [7, 7]
+
+
+@pytest.mark.ray
+def test_actors_on_ray_ask_and_write(ray_local: int, tmp_path: Path) -> None:
+    docs = [{"id": r["doc_id"], **r} for r in documents(12)]
+    fields = op_of(unit_rows=3, shard_rows=100).model_dump(mode="json")
+    stages = [{"op": "score.heuristics"}, {**fields, "min_tokens": 100, "max_tokens": 2000}]
+    finished = run_rows(tmp_path, docs, stages, engine={"part_mb": 1})
+    told = finished.stage("synth.longalign").summary["synthesis"]
+    assert told["rows"] == told["chosen"] > 3
+    assert told["stages"]["questions"]["usage"]["calls"] == told["chosen"]
+    (chat,) = Path(finished.record.output).glob("chat-*.jsonl")
+    assert len(chat.read_text().splitlines()) == told["rows"]
