@@ -139,9 +139,8 @@ def test_a_planted_fault_is_a_reject_with_its_reason(tmp_path: Path) -> None:
     ids = sorted(r["doc_id"] for r in table(made(tmp_path / "all", rows)))
     kinds = {
         "refusal": "refusal",
-        "empty": "empty",
         "bad_json": "not_json",
-        "http_500": "transport",
+        "http_400_context": "context_overflow",
     }
     kinds |= {"wrong_schema": "schema", "repeat_loop": "degenerate", "sentinel": "sentinel"}
     faults = [
@@ -303,7 +302,7 @@ def test_checks_over_all_rows_are_told_and_warned_of(
 
     for module in (longalign_instruct, stages_longalign):
         monkeypatch.setattr(module, "task_type", one_kind)
-    context = made(tmp_path, documents(900), rows=500, min_tokens=80, max_tokens=390)
+    context = made(tmp_path, documents(600), rows=400, unit_rows=200, min_tokens=80, max_tokens=390)
     checks = told_by(context)["checks"]
     assert checks["task_type"]["ok"] is False
     assert checks["chosen"]["ok"] is True
