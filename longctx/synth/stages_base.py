@@ -81,6 +81,8 @@ class Synthesis(Barrier):
     chooses: ClassVar[frozenset[str]] = frozenset(
         {"rows", "min_tokens", "max_tokens", "bin_tokens", "lang_share", "default_language"}
     )
+    # Fields of an op that decide what a step asks, or the rows (step "rows"), by step.
+    reaches: ClassVar[Mapping[str, frozenset[str]]] = {}
 
     @field_validator("lang_share")
     @classmethod
@@ -119,6 +121,10 @@ class Synthesis(Barrier):
         """The stage of a step."""
         return next(c for c in self.calls() if c.step == step)
 
+    def asked_tokens(self, step: str) -> float:
+        """Tokens of a prompt on average, for the plan; by default the document's."""
+        return self.quotas.mean_tokens()
+
     def rules(self) -> RuleSet:
         """What the scripted backend replies."""
         return rule_set()
@@ -145,11 +151,11 @@ class Synthesis(Barrier):
             )
 
     def model_calls(self, documents: int) -> list[ModelCalls]:
-        rows, quotas = min(self.rows, documents), self.quotas
+        rows = min(self.rows, documents)
         # Without a price nothing depends on the model's id, and to find it may take its files.
         priced = self.generator.price_file is not None
         price = price_of(self.generator, self._model_id()) if priced else None
-        prompt = round(rows * quotas.mean_tokens())
+        counted = [(call, round(rows * self.asked_tokens(call.step))) for call in self.calls()]
         return [
             ModelCalls(
                 stage=call.name,
@@ -159,7 +165,7 @@ class Synthesis(Barrier):
                 usd=cost_usd(Usage(prompt, rows * call.max_tokens), price),
                 assumed=_ASSUMED,
             )
-            for call in self.calls()
+            for call, prompt in counted
         ]
 
     def _model_id(self) -> str:
@@ -184,7 +190,7 @@ class Synthesis(Barrier):
         ]
         for call in self.calls():
             self._ask(context, call, units, model)
-        own = self._own_fields()
+        own = self._own_fields() - self.reaches.get("rows", frozenset())
         rows = context.over_parts(
             "rows",
             units,
@@ -201,7 +207,7 @@ class Synthesis(Barrier):
             pa.schema([]),
             buckets=1 + max(row["file"] for row in chosen),
             work=FilesWork(self, context.setting),
-            ignore=own,
+            ignore=self._own_fields(),
             depends=[context.setting.output, context.setting.recipe_fingerprint],
         )
         if not context.dry:
@@ -242,7 +248,7 @@ class Synthesis(Barrier):
             ["text"],
             work,
             depends=[model, call.max_tokens, call.temperature, call.top_p],
-            ignore=self._own_fields(),
+            ignore=self._own_fields() - self.reaches.get(call.step, frozenset()),
             pool=Pool(clients, getattr(self.generator, "num_gpus", 0)),
         )
         commits = context.step_commits[call.step]
