@@ -16,16 +16,15 @@ SUMMARY_WORDS = (200, 900)
 LEAST_SUMMARY_SUPPORT, LEAST_ANSWER_SUPPORT = 0.5, 0.6
 
 
-def request_summary(document: str, lang: str) -> Prompt:
-    """Stage `chatqa.summary`: what a document tells, in 200 to 900 words."""
-    parts = {"document": document, "lang": lang}
+def request_summary(document: str, lang: str, words: tuple[int, int] = SUMMARY_WORDS) -> Prompt:
+    """Stage `chatqa.summary`: what a document tells, in so many words, fewest and most."""
+    parts = {"document": document, "lang": lang, "least": words[0], "most": words[1]}
     return prompt("chatqa.summary", lang, parts, object_schema(summary=TEXT))
 
 
 def check_summary(reply: Mapping[str, Any], parts: Mapping[str, Any]) -> str | None:
-    """`summary_length` outside 200..900 words, `unsupported` by the document."""
-    least, most = SUMMARY_WORDS
-    if not least <= count_words(reply["summary"]) <= most:
+    """`summary_length` outside the words that were asked for, `unsupported` by the document."""
+    if not parts["least"] <= count_words(reply["summary"]) <= parts["most"]:
         return "summary_length"
     held = support(reply["summary"], parts["document"])
     return None if held >= LEAST_SUMMARY_SUPPORT else "unsupported"

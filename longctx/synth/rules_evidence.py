@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
-from longctx.synth.chatqa2_calls import SUMMARY_WORDS
 from longctx.synth.checks import has_answer, support
 from longctx.synth.film_calls import MOST_VERBATIM, check_fine, check_integration
 from longctx.synth.pamqa_calls import MOST_ANSWER_WORDS
@@ -95,7 +94,7 @@ def film_verify(parts: Mapping[str, Any]) -> dict[str, Any]:
 
 def chatqa_summary(parts: Mapping[str, Any]) -> dict[str, Any]:
     """The beginning of a document, as many whole sentences as a summary must have words."""
-    return {"summary": answer(sentences(parts["document"]), 0, SUMMARY_WORDS[0])}
+    return {"summary": answer(sentences(parts["document"]), 0, parts["least"])}
 
 
 def chatqa_qa(parts: Mapping[str, Any]) -> dict[str, Any]:

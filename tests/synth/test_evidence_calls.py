@@ -117,12 +117,15 @@ def test_verify() -> None:
 
 def test_summaries_and_their_questions() -> None:
     document = " ".join(f"Fact {i} holds for entity E{i}." for i in range(300))
-    check = chatqa2_calls.check_summary
-    assert check({"summary": document[:2500]}, {"document": document}) is None
-    assert check({"summary": "Too short."}, {"document": document}) == "summary_length"
-    assert check({"summary": document}, {"document": document}) == "summary_length"
+    check, usual = chatqa2_calls.check_summary, chatqa2_calls.request_summary(document, "en").parts
+    assert check({"summary": document[:2500]}, usual) is None
+    assert check({"summary": "Too short."}, usual) == "summary_length"
+    assert check({"summary": document}, usual) == "summary_length"
     strange = " ".join(f"odd{i}" for i in range(300))
-    assert check({"summary": strange}, {"document": document}) == "unsupported"
+    assert check({"summary": strange}, usual) == "unsupported"
+    short = chatqa2_calls.request_summary(document, "en", (1, 9))
+    assert " 1 to 9 words" in short.messages[-1]["content"]
+    assert check({"summary": "Fact 5 holds for entity E5."}, short.parts) is None
     parts = {"summary": SEGMENT, "n": 2}
     check = chatqa2_calls.check_qa
     assert check({"qas": [GOOD]}, parts) is None
