@@ -28,6 +28,7 @@ ROW_CODES = frozenset(
     {
         *("too_short", "too_long", "repetition", "low_score", "small_margin", "tie", "duplicate"),
         *("length_ratio", "inconsistent", "no_statements", "too_few_candidates"),
+        *("source_too_long", "contaminated"),
         *("closed_book_solvable", "not_multihop", "unverified_pair", "qa_too_long"),
         "judge_failed",
     }

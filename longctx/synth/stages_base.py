@@ -48,6 +48,8 @@ from longctx.synth.stages_work import AskWork, RowsWork, terms_with
 from longctx.synth.tokens import TokenCounter
 
 Language = Literal["en", "zh", "ko"]
+# Of each unit the parts by number, each with its chosen rows and the files of earlier steps.
+Units = list[list[tuple[int, dict[str, Any]]]]
 _ASSUMED = (
     "as many documents as rows are wanted, of the middle lengths of their bins; replies as long as "
     "allowed; nothing rejected, nothing asked for again, nothing in the cache"
@@ -184,12 +186,7 @@ class Synthesis(Barrier):
                 "documents that say no language",
             )
         model = self._model_id()
-        units = [
-            [(part, {"rows": rows, "replies": {}, "rejects": {}}) for part, rows in groups]
-            for groups in units_of(chosen, self.unit_rows)
-        ]
-        for call in self.calls():
-            self._ask(context, call, units, model)
+        units = self.asked(context, chosen, model)
         own = self._own_fields() - self.reaches.get("rows", frozenset())
         rows = context.over_parts(
             "rows",
@@ -213,6 +210,19 @@ class Synthesis(Barrier):
         if not context.dry:
             publish(self, context, self._told(context, model, len(chosen)))
 
+    def asked(self, context: BarrierContext, chosen: Sequence[dict[str, Any]], model: str) -> Units:
+        """The chosen documents in units, after all stages; ops with more steps do them here."""
+        units = self._units(chosen)
+        for call in self.calls():
+            self._ask(context, call, units, model)
+        return units
+
+    def _units(self, chosen: Sequence[dict[str, Any]]) -> Units:
+        return [
+            [(part, {"rows": rows, "replies": {}, "rejects": {}}) for part, rows in groups]
+            for groups in units_of(chosen, self.unit_rows)
+        ]
+
     def _own_fields(self) -> frozenset[str]:
         return frozenset(type(self).model_fields) - {"op"}
 
@@ -232,7 +242,7 @@ class Synthesis(Barrier):
         self,
         context: BarrierContext,
         call: CallStage,
-        units: list[list[tuple[int, dict[str, Any]]]],
+        units: Units,
         model: str,
     ) -> None:
         """One stage: asked, counted, and its files made known to the units of what follows."""
@@ -312,7 +322,7 @@ class Synthesis(Barrier):
         """What run.json says of the synthesis."""
         stats = context.step_stats
         seen = stats["candidates"]
-        steps = [*(c.step for c in self.calls()), "rows"]
+        steps = [s for s in (*(c.step for c in self.calls()), "rows") if s in stats]
         return {
             "system": self.system,
             "prompt_version": self.prompt_version,
