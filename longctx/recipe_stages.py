@@ -8,6 +8,12 @@ from longctx.recipe_errors import Located
 from longctx.registry import OPS, did_you_mean, resolve
 from longctx.schema import DOCUMENTS
 
+# What an op says of its files that ends a recipe in something else than windows.
+_NO_WINDOWS = {
+    "documents": "`{}` has a field `format` of its own",
+    "rows": "`{}` writes Parquet and JSON lines, leave `format` out",
+}
+
 
 def misplaced(stages: list[Any], ops: list[Op | None], located: Located) -> list[str]:
     """What single fields cannot tell: columns that an earlier stage must write, and the last stage.
@@ -83,15 +89,13 @@ def unknown_sources(body: Any, ops: list[Op | None], located: Located) -> list[s
 
 
 def unused_formats(output: Any, ops: list[Op | None], located: Located) -> list[str]:
-    """Formats of windows in a recipe that ends in documents."""
+    """Formats of windows in a recipe that ends in documents or rows."""
     named = output.get("format") if isinstance(output, dict) else None
-    ends = {op.ends for op in ops if op is not None}
-    if named in (None, ["parquet"]) or "documents" not in ends:
+    last = next((op for op in ops if op is not None and op.ends in _NO_WINDOWS), None)
+    if named in (None, ["parquet"]) or last is None:
         return []
-    return [
-        f"{located.at(('output', 'format'))}: these are formats of windows; `export` has a field "
-        "`format` of its own"
-    ]
+    instead = _NO_WINDOWS[last.ends].format(last.op)
+    return [f"{located.at(('output', 'format'))}: these are formats of windows; {instead}"]
 
 
 def _writes_any(name: str, columns: Sequence[str]) -> bool:

@@ -29,6 +29,7 @@ from longctx.report.data import (
     Neighbours,
     ReportData,
     StageRow,
+    Synthesised,
     WindowAudit,
 )
 from longctx.report.mixture.collect import check_mixture, mixture_of
@@ -127,6 +128,7 @@ def collect(run_dir: str) -> ReportData:
         neighbours=_neighbours(stages),
         windows=_windows(run, stages),
         exported=_exported(stages),
+        synthesised=_synthesised(stages),
         sources=_mixes(tokens, "by_source"),
         licenses=_mixes(tokens, "by_license"),
         quarantine=_quarantine(stages),
@@ -224,6 +226,27 @@ def _exported(stages: Iterable[Stage]) -> Exported | None:
         return None
     counts = (found["files"], found["documents"], found["bytes"])
     return Exported(*counts, found["format"], found.get("order_by", ""))
+
+
+def _synthesised(stages: Iterable[Stage]) -> Synthesised | None:
+    synthesis = next((s for s in stages if s["op"].startswith("synth.")), None)
+    told = synthesis["summary"].get("synthesis") if synthesis else None
+    if synthesis is None or not told:
+        return None
+    used = [s["usage"] for s in told["stages"].values() if "usage" in s]
+    costs = [u["cost_usd"] for u in used]
+    files = synthesis["steps"]["files"]
+    return Synthesised(
+        rows=told["rows"],
+        chosen=told["chosen"],
+        rejects=told["rejects"],
+        files=files["files"],
+        bytes=files["bytes"],
+        model=told["model"],
+        calls=sum(u["calls"] for u in used),
+        tokens=sum(u["prompt_tokens"] + u["completion_tokens"] for u in used),
+        usd=None if None in costs else sum(costs),
+    )
 
 
 def _windows(run: Run, stages: Iterable[Stage]) -> WindowAudit | None:

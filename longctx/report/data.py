@@ -128,6 +128,24 @@ class Exported:
 
 
 @dataclass(frozen=True)
+class Synthesised:
+    """Rows that a language model's replies became; `rejects` counts those that came to nothing.
+
+    `calls`, `tokens` (read and written) and `usd` are what this took, None without a known price.
+    """
+
+    rows: int
+    chosen: int
+    rejects: dict[str, int]
+    files: int
+    bytes: int
+    model: str
+    calls: int
+    tokens: int
+    usd: float | None
+
+
+@dataclass(frozen=True)
 class Mix:
     """Tokens by name (source or licence): in the documents read, and in what was made of them."""
 
@@ -180,6 +198,7 @@ class ReportData:
     neighbours: Neighbours | None = None
     windows: WindowAudit | None = None
     exported: Exported | None = None
+    synthesised: Synthesised | None = None
     sources: list[Mix] = field(default_factory=list)
     licenses: list[Mix] = field(default_factory=list)
     quarantine: dict[str, int] = field(default_factory=dict)
@@ -193,12 +212,18 @@ class ReportData:
 
     @property
     def writes_output(self) -> bool:
-        """Whether the recipe ends in windows or files of documents."""
-        return bool(self.stages) and self.stages[-1].op in ("pack", "export")
+        """Whether the recipe ends in windows, in files of documents or in rows made of them."""
+        if not self.stages:
+            return False
+        return self.stages[-1].op in ("pack", "export") or self._ends_in_rows
+
+    @property
+    def _ends_in_rows(self) -> bool:
+        return bool(self.stages) and self.stages[-1].op.startswith("synth.")
 
     @property
     def made(self) -> str:
         """What became of the tokens that are left: they were "packed", "exported" or "kept"."""
-        if not self.writes_output:
+        if not self.writes_output or self._ends_in_rows:
             return "kept"
         return "packed" if self.exported is None else "exported"

@@ -11,20 +11,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from longctx.engine.barrier import BarrierContext
-from longctx.errors import RunError
+from longctx.errors import RecipeError, RunError
 from longctx.io import paths
 from longctx.llm import classify
 from longctx.llm.rejects import REJECT_SCHEMA
 from longctx.llm.scripted import ScriptedBackend
 from longctx.llm.spec import close_client
 from longctx.llm.types import Answer, AttemptError, GenRequest
+from longctx.recipe import from_dict
 from longctx.synth import longalign_instruct, stages_longalign
 from longctx.synth.longalign_instruct import TASK_TYPES
 from longctx.synth.rows import LONGALIGN
 from longctx.synth.rule_set import rule_set
 from longctx.synth.stages_longalign import SynthLongAlign
 from tests.in_process import context_of, corpus_of, run_here
-from tests.stages import run_rows
+from tests.stages import recipe_of, run_rows
 
 Row = dict[str, Any]
 SCRIPTED: Row = {"backend": "scripted"}
@@ -335,3 +336,14 @@ def test_actors_on_ray_ask_and_write(ray_local: int, tmp_path: Path) -> None:
     assert told["stages"]["questions"]["usage"]["calls"] == told["chosen"]
     (chat,) = Path(finished.record.output).glob("chat-*.jsonl")
     assert len(chat.read_text().splitlines()) == told["rows"]
+    report = Path(finished.record.run_dir, "report.html").read_text()
+    assert f"(scripted:synth-1) was asked about {told['chosen']} of them" in report
+
+
+def test_formats_of_windows_are_refused(tmp_path: Path) -> None:
+    stages = [{"op": "score.heuristics"}, op_of().model_dump(mode="json")]
+    recipe = recipe_of(tmp_path, documents(2), stages, output={"format": ["mds"]})
+    with pytest.raises(RecipeError, match=r"formats of windows; `synth.longalign` writes Parquet"):
+        from_dict(recipe)
+    with pytest.raises(RecipeError, match=r"`synth.longalign` must be the last stage"):
+        from_dict(recipe_of(tmp_path, documents(2), [*stages, {"op": "export"}]))
