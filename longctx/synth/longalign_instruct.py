@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from longctx.llm.structured import is_refusal
-from longctx.synth.checks import allocate, content_words, norm_answer, support
-from longctx.synth.draw import generator, hash_order
+from longctx.synth.checks import content_words, norm_answer, support
+from longctx.synth.draw import generator
+from longctx.synth.items import Bin, Quotas, first_of_bins
 from longctx.synth.longalign import MAX_LEN, SYSTEM, parse_numbered
 from longctx.synth.prompt import TEXT, Prompt, list_of, object_schema, prompt, sections
 from longctx.synth.rows import Reject, Row, envelope
@@ -24,7 +25,7 @@ from longctx.synth.words import count_words
 PROMPT_VERSION = "longalign-1"
 TASK_TYPES = ("general", "summary", "reasoning", "extraction")
 QUESTIONS = 5
-BIN, BINS = 8_192, 7
+BIN = 8_192
 RESERVE = 1_024  # tokens left for the question and the answer
 LEAST_SUPPORT = 0.5
 MOST_ANSWER_WORDS = 2_000
@@ -63,20 +64,17 @@ def select_documents(
 
     Inside a bin in hash order; the ids come out ascending.
     """
-    shares = dict(zip(lang_share, allocate(total, list(lang_share.values())), strict=True))
-    binned: dict[tuple[str, int], list[str]] = {}
+    quotas = Quotas(total, BIN, MAX_LEN - RESERVE, BIN, lang_share)
+    binned: dict[Bin, list[str]] = {}
     for doc in candidates:
-        if BIN <= doc.n_tokens <= MAX_LEN - RESERVE:
-            binned.setdefault((doc.lang, doc.n_tokens // BIN - 1), []).append(doc.doc_id)
-    chosen: list[str] = []
-    report: list[Quota] = []
-    for lang, share in shares.items():
-        for at, requested in enumerate(allocate(share, [1.0] * BINS)):
-            found = hash_order(binned.get((lang, at), []), seed, SYSTEM, "select")
-            chosen += found[:requested]
-            lo, reached = (at + 1) * BIN, min(requested, len(found))
-            report.append(Quota(lang, lo, lo + BIN, requested, len(found), reached))
-    return sorted(chosen), report
+        if (place := quotas.bin_of(doc.lang, doc.n_tokens)) is not None:
+            binned.setdefault(place, []).append(doc.doc_id)
+    first = first_of_bins(binned, quotas, seed, SYSTEM)
+    report = []
+    for (lang, at), requested in quotas.wanted().items():
+        lo, found = (at + 1) * BIN, len(binned.get((lang, at), []))
+        report.append(Quota(lang, lo, lo + BIN, requested, found, min(requested, found)))
+    return sorted(doc for ids in first.values() for doc in ids), report
 
 
 def task_type(seed: int, doc_id: str) -> str:

@@ -113,6 +113,12 @@ def publish(op: "Synthesis", context: BarrierContext, synthesis: dict[str, Any])
         for name, found in synthesis["checks"].items()
         if found.get("ok") is False
     }
+    warnings |= {
+        f"In stage `{step}` the server called its model {' and '.join(names)}: rows may come from "
+        "several models.": 1
+        for step, stage in synthesis["stages"].items()
+        if len(names := sorted(stage.get("models_reported", {}))) > 1
+    }
     known = {k: told.get(k, 0) for k in ("files", "rows", "rejects", "bytes")}
     context.step_stats["files"] = {**known, "warnings": warnings}
     # Documents go through untouched: what was made of them is counted under a key of its own.

@@ -126,7 +126,13 @@ class AskWork:
         used = _difference(usage_of(client, stage), before)
         asked_anew = sum(r.repairs for r in good.values())
         reported = dict.fromkeys(client.models_reported, 1)
-        told = {"repairs": asked_anew, "models": {client.model_id: 1}, "models_reported": reported}
+        told: dict[str, Any] = {
+            "repairs": asked_anew,
+            "models": {client.model_id: 1},
+            "models_reported": reported,
+        }
+        if facts := getattr(client.backend, "facts", None):
+            told["backend"] = {canonical_json(facts): 1}
         return {"stats": {**counted(count), **told, "usage": used}}
 
     def _reject_rows(
