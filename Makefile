@@ -96,6 +96,7 @@ bench-score: setup  ## scores by a language model against its bare forward pass
 
 bench-mixture: setup  ## mixtures from proxy runs: figures beside the published ones, speed
 	$(BIN)/python -m jobs.bench.mixture --write
+	$(BIN)/python -m jobs.bench.mixture_plan --write
 
 bench-llm: setup  ## the client of language models: CPU a request, use of a server on loop-back
 	$(BIN)/python -m jobs.bench.llm --write
