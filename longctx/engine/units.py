@@ -173,10 +173,15 @@ class _Actor:
 
 @dataclass(frozen=True)
 class Pool:
-    """Actors of a Model stage: how many, and what each of them holds."""
+    """Actors of a Model stage: how many, and what each of them holds.
+
+    `ahead` bounds the units that an actor has been given: with 1 the first actor that is ready does
+    not take those of the others. None leaves it to Ray.
+    """
 
     size: int
     num_gpus: float = 0
+    ahead: int | None = None
 
 
 @dataclass(frozen=True)
@@ -295,7 +300,9 @@ def _wave(
             fn_constructor_args=(step.run_dir, step.folder, work),
             batch_size=None,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=min(pool.size, len(rows))),
+            compute=ray.data.ActorPoolStrategy(
+                size=min(pool.size, len(rows)), max_tasks_in_flight_per_actor=pool.ahead
+            ),
             num_gpus=pool.num_gpus,
             max_restarts=RETRIES,
             max_task_retries=RETRIES,

@@ -259,7 +259,7 @@ class Synthesis(Barrier):
             work,
             depends=[model, call.max_tokens, call.temperature, call.top_p],
             ignore=self._own_fields() - self.reaches.get(call.step, frozenset()),
-            pool=Pool(clients, getattr(self.generator, "num_gpus", 0)),
+            pool=Pool(clients, getattr(self.generator, "num_gpus", 0), ahead=1),
         )
         commits = context.step_commits[call.step]
         if not context.dry:
