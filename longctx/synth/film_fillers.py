@@ -4,13 +4,13 @@ A pool of pieces that all workers address by the same numbers (a sorted file, or
 hash), so that what a row draws depends on the row alone. Uniform over pieces, not over documents.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from longctx.ids import U64, doc_key, doc_keys
+from longctx.ids import U64, doc_key, doc_keys, mix64, priorities
 from longctx.synth.film import SEGMENT, Segment, fill_to_target
 
 LENGTHS = (4_096, 32_768)
@@ -43,6 +43,21 @@ def pool_of(segments: Sequence[Segment], contaminated: Iterable[str] = ()) -> Po
         np.array([s.doc_id not in bad for s in segments], dtype=np.bool_),
         segments.__getitem__,
     )
+
+
+def piece_hashes(docs: U64, k: npt.NDArray[np.int64], seed: int) -> U64:
+    """uint64[n], even over all numbers: of piece k of the document with a key, by the seed."""
+    return mix64(priorities(docs, seed) + k.astype(np.uint64))
+
+
+def hash_bounds(pieces: Mapping[str, int], wanted: int) -> dict[str, int]:
+    """By language the largest hash of a piece that is in a pool of about `wanted` pieces.
+
+    `pieces` is how many there are of each language; where they are no more, all are in it.
+    """
+    return {
+        lang: min(2**64, 2**64 * wanted // n) - 1 for lang, n in sorted(pieces.items()) if n > 0
+    }
 
 
 def draw_target(

@@ -9,7 +9,7 @@ What we changed: pieces are joined by one line break; a source of more than 64 p
 Cost: the joined context is tokenised once. Lost: a filler from another text may answer by chance.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from longctx.llm.types import Message
@@ -50,10 +50,19 @@ class QA(NamedTuple):
     source: str = ""
 
 
-def assign_types(ids: Sequence[str], seed: int) -> dict[str, str]:
-    """The kind of each row: exact shares of the paper's 110 : 30 : 15 : 20, in hash order."""
-    counts = allocate(len(ids), list(WEIGHTS.values()))
-    kinds = [kind for kind, n in zip(WEIGHTS, counts, strict=True) for _ in range(n)]
+class Drawn(NamedTuple):
+    """Tokens that a context may have, and numbers of the pool's pieces in the order drawn."""
+
+    target: int
+    numbers: list[int]
+
+
+def assign_types(
+    ids: Sequence[str], seed: int, weights: Mapping[str, float] = WEIGHTS
+) -> dict[str, str]:
+    """The kind of each row: exact shares, by default 110 : 30 : 15 : 20, in hash order."""
+    counts = allocate(len(ids), list(weights.values()))
+    kinds = [kind for kind, n in zip(weights, counts, strict=True) for _ in range(n)]
     return dict(zip(hash_order(ids, seed, SYSTEM, "type"), kinds, strict=True))
 
 
@@ -80,22 +89,59 @@ def build_row(
 ) -> Row | Reject:
     """A row of type fine or integration; `source` are all pieces of the document, in order.
 
-    Rejects: `source_too_long`; `too_few_candidates` (the pool is too small); `inconsistent` (the
-    joined text is more than 1 % from the sum of its pieces); `duplicate` (a source piece stands in
-    the context twice).
+    Rejects: those of `draw_context` and `placed_row`.
     """
-    used = [source[k] for k in qa.asked] if qa.type == "fine" else list(source)
-    join_tokens = counter.count(JOIN)
+    drawn = draw_context(qa.id, used_pieces(qa, source), pool, counter.count(JOIN), seed)
+    if isinstance(drawn, Reject):
+        return drawn
+    fillers = [pool.at(i) for i in drawn.numbers]
+    return placed_row(qa, source, fillers, drawn.target, counter, seed)
+
+
+def used_pieces(qa: QA, source: Sequence[Segment]) -> list[Segment]:
+    """The pieces of a document that stand in the context."""
+    return [source[k] for k in qa.asked] if qa.type == "fine" else list(source)
+
+
+def draw_context(
+    row_id: str,
+    used: Sequence[Segment],
+    pool: Pool,
+    join_tokens: int,
+    seed: int,
+    lengths: tuple[int, int] = LENGTHS,
+) -> Drawn | Reject:
+    """How long a context is and what fills it, from numbers alone: no text is read.
+
+    Rejects: `source_too_long`; `too_few_candidates` (the pool is too small).
+    """
     tokens = sum(s.n_tokens for s in used) + join_tokens * (len(used) - 1)
-    target = draw_target(generator(seed, SYSTEM, "target", qa.id), tokens)
+    target = draw_target(generator(seed, SYSTEM, "target", row_id), tokens, *lengths)
     if target is None:
         return Reject("source_too_long", f"{tokens} tokens")
-    rng = generator(seed, SYSTEM, "filler", qa.id)
+    rng = generator(seed, SYSTEM, "filler", row_id)
     chosen = choose_fillers(rng, pool, used, target, join_tokens)
     if chosen is None:
         return Reject("too_few_candidates", f"{len(pool.docs)} pieces do not fill {target} tokens")
-    pieces = [*used, *(pool.at(i) for i in chosen)]
-    order = generator(seed, SYSTEM, "shuffle", qa.id).permutation(len(pieces)).tolist()
+    return Drawn(target, chosen)
+
+
+def placed_row(
+    qa: QA,
+    source: Sequence[Segment],
+    fillers: Sequence[Segment],
+    target: int,
+    counter: TokenCounter,
+    seed: int,
+) -> Row | Reject:
+    """A row of type fine or integration from all its pieces; fillers in the order of their draw.
+
+    Rejects: `source_too_long`; `inconsistent` (the joined text is more than 1 % from the sum of its
+    pieces); `duplicate` (a source piece stands in the context twice).
+    """
+    used, join_tokens = used_pieces(qa, source), counter.count(JOIN)
+    pieces = [*used, *fillers]
+    order = shuffled(len(pieces), len(used), seed, qa.id)
     while (n_tokens := counter.count(context := _joined(pieces, order))) > target:
         # Seams made it longer than the sum: fillers go, the last drawn first.
         excess = -(-(n_tokens - target) // SEGMENT)
@@ -113,6 +159,11 @@ def build_row(
     return _row(qa, placed, doc_id, context, n_tokens, target, counter, seed)
 
 
+def shuffled(n: int, golds: int, seed: int, row_id: str) -> list[int]:
+    """The order of n pieces, of which the first `golds` are the source: any, with equal chance."""
+    return [int(i) for i in generator(seed, SYSTEM, "shuffle", row_id).permutation(n)]
+
+
 def _joined(pieces: Sequence[Segment], order: Sequence[int]) -> str:
     return JOIN.join(pieces[i].text for i in order)
 
@@ -127,11 +178,16 @@ def occurrences(piece: str, context: str) -> int:
 
 
 def short_row(
-    qa: QA, text: str, source: Sequence[Segment], counter: TokenCounter, seed: int
+    qa: QA,
+    text: str,
+    source: Sequence[Segment],
+    counter: TokenCounter,
+    seed: int,
+    most: int = LENGTHS[1],
 ) -> Row | Reject:
-    """A row whose context is the document itself, without fillers."""
+    """A row whose context is the document itself, without fillers; of `most` tokens at most."""
     n_tokens = counter.count(text)
-    if n_tokens > LENGTHS[1]:
+    if n_tokens > most:
         return Reject("source_too_long", f"{n_tokens} tokens")
     return _row(qa, source, source[0].doc_id, text, n_tokens, None, counter, seed)
 

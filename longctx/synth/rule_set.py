@@ -8,6 +8,13 @@ from longctx.llm.scripted import Rule
 from longctx.llm.spec import RuleSet
 from longctx.llm.types import GenRequest
 from longctx.synth.rules_documents import longalign_answer, longalign_questions, longalpaca_qa
+from longctx.synth.rules_evidence import (
+    chatqa_qa,
+    chatqa_summary,
+    film_fine,
+    film_integration,
+    film_verify,
+)
 
 # A changed rule needs a new version, or replies of the old one come out of the cache.
 VERSION = "synth-1"
@@ -15,6 +22,11 @@ _RULES: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "longalign.questions": longalign_questions,
     "longalign.answer": longalign_answer,
     "longalpaca.qa": longalpaca_qa,
+    "film.fine": film_fine,
+    "film.integration": film_integration,
+    "film.verify": film_verify,
+    "chatqa.summary": chatqa_summary,
+    "chatqa.qa": chatqa_qa,
 }
 
 
