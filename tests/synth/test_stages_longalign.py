@@ -160,6 +160,39 @@ def test_a_planted_fault_is_a_reject_with_its_reason(tmp_path: Path) -> None:
     assert pq.read_schema(first).equals(REJECT_SCHEMA)
 
 
+@pytest.mark.parametrize(
+    ("stage", "reply", "code", "detail"),
+    [
+        ("questions", {"questions": ["Who was it?"] * 5}, "semantic", "duplicate"),
+        ("questions", {"questions": ["Who built the pier?"]}, "semantic", "question_count"),
+        (
+            "questions",
+            {"questions": [f"Zyx {i}000?" for i in range(5)]},
+            "semantic",
+            "off_document",
+        ),
+        ("answer", {"answer": "Paris exports copper to Peru."}, "semantic", "unsupported"),
+        ("answer", {"answer": "As an AI, I cannot help with piers."}, "refusal", "refusal"),
+    ],
+)
+def test_what_a_reply_may_not_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, reply: Row, code: str, detail: str
+) -> None:
+    rules = rule_set()
+    name = f"longalign.{stage}"
+
+    def says(req: GenRequest) -> str:
+        return json.dumps(reply) if req.row_id.endswith("7") else rules.rules[name](req)
+
+    planted = replace(rules, version="planted", rules={**rules.rules, name: says})
+    monkeypatch.setattr(SynthLongAlign, "rules", lambda self: planted)
+    context = made(tmp_path, documents(), max_reject_rate=0.5)
+    rejects = table(context, "rejects")
+    assert {r["row_id"][-1] for r in rejects} == {"7"}
+    assert {(r["stage"], r["code"], r["detail"]) for r in rejects} == {(name, code, detail)}
+    assert not [r for r in table(context) if r["doc_id"].endswith("7")]
+
+
 def calls(context: BarrierContext) -> dict[str, int]:
     """Calls that were made for the units of each stage."""
     stages = told_by(context)["stages"]
