@@ -1,7 +1,7 @@
 """`synth.longalign` as steps: rows from rules, the same for any parts, faults caught, resumed."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ from longctx.engine.barrier import BarrierContext
 from longctx.errors import RecipeError, RunError
 from longctx.io import paths
 from longctx.llm import classify
+from longctx.llm.client import Client
+from longctx.llm.faults import Fault, FaultPlan
 from longctx.llm.rejects import REJECT_SCHEMA
 from longctx.llm.scripted import ScriptedBackend
 from longctx.llm.spec import close_client
-from longctx.llm.types import Answer, AttemptError, GenRequest
+from longctx.llm.types import Answer, AttemptError, GenRequest, GenResult
 from longctx.recipe import from_dict
 from longctx.synth import longalign_instruct, stages_longalign
 from longctx.synth.longalign_instruct import TASK_TYPES
@@ -25,6 +27,7 @@ from longctx.synth.rows import LONGALIGN
 from longctx.synth.rule_set import rule_set
 from longctx.synth.stages_longalign import SynthLongAlign
 from tests.in_process import context_of, corpus_of, run_here
+from tests.llm.fault_server import FaultServer
 from tests.stages import recipe_of, run_rows
 
 Row = dict[str, Any]
@@ -228,7 +231,7 @@ def test_a_run_that_ends_in_a_unit_goes_on_from_the_cache(
 ) -> None:
     rows = documents()
     whole = output(made(tmp_path / "whole", rows))
-    fields = {"unit_rows": 200, "generator": {**SCRIPTED, "in_flight": 1}}
+    fields: Row = {"unit_rows": 200, "generator": {**SCRIPTED, "in_flight": 1}}
     with monkeypatch.context() as patch:
         patch.setattr(ScriptedBackend, "attempt", _ends_after(9))
         with pytest.raises(RunError, match="refused the key"):
@@ -253,6 +256,28 @@ def _ends_after(answers: int) -> Any:
         return await real(self, req, key)
 
     return attempt
+
+
+def test_a_server_gives_the_rows_of_its_replies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Client.generate
+    docs, faults = documents(), [Fault(kind="bad_json", nth=2), Fault(kind="truncated", nth=5)]
+    with FaultServer(rule_set().rules, FaultPlan(faults), together=4) as server:
+
+        def generate(client: Client, reqs: Sequence[GenRequest]) -> list[GenResult]:
+            server.know(reqs)
+            return real(client, reqs)
+
+        monkeypatch.setattr(Client, "generate", generate)
+        described = {"backend": "openai", "base_url": server.url, "model": "scripted"}
+        context = made(tmp_path / "server", docs, generator={**described, "in_flight": 4})
+        close_client()
+    assert server.in_flight_peak == 4
+    assert server.requests == 2 * told_by(context)["chosen"] + 2
+    monkeypatch.undo()
+    run_here(monkeypatch)
+    assert output(context, "chat") == output(made(tmp_path / "rules", docs), "chat")
 
 
 def test_another_model_or_prompt_is_asked_anew(
