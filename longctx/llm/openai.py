@@ -62,7 +62,7 @@ class OpenAICompat:
     def __init__(self, settings: OpenAISettings, in_flight: int = 32) -> None:
         self.settings = settings
         self._in_flight = in_flight
-        _check(settings)
+        check_settings(settings)
         self._headers = {"Content-Type": "application/json", **settings.headers}
         secrets = {h: _from_environment(env) for h, env in settings.secret_headers.items()}
         if key := _api_key(settings):
@@ -194,7 +194,8 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return b"".join(pieces)
 
 
-def _check(settings: OpenAISettings) -> None:
+def check_settings(settings: OpenAISettings) -> None:
+    """Raise LLMJobError("misconfigured") for settings that cannot work, or that hold a secret."""
     if not settings.base_url.startswith(("http://", "https://")):
         raise LLMJobError("misconfigured", "base_url must begin with http:// or https://")
     if kind := found_in(settings.base_url):

@@ -23,10 +23,10 @@ from longctx.llm.client import Client
 from longctx.llm.faults import Fault, FaultPlan
 from longctx.llm.llamacpp import LlamaCpp, LlamaCppSettings
 from longctx.llm.local_model import LocalSettings
-from longctx.llm.openai import OpenAICompat, OpenAISettings
+from longctx.llm.openai import OpenAICompat, OpenAISettings, check_settings
 from longctx.llm.scripted import Rule, ScriptedBackend
 from longctx.llm.settings import ClientSettings
-from longctx.llm.types import Backend
+from longctx.llm.types import Backend, LLMJobError
 from longctx.location import Location
 
 CacheKind = Literal["sqlite", "shards"]
@@ -97,6 +97,15 @@ class OpenAIGenerator(OpenAISettings, Asking):
     decides: ClassVar[tuple[str, ...]] = ("model", "version", "max_context", "json_schema", "seed")
 
     backend: Literal["openai"]
+
+    @model_validator(mode="after")
+    def _holds_no_secret(self) -> "OpenAIGenerator":
+        # Said of the recipe, before any of it is written down.
+        try:
+            check_settings(self)
+        except LLMJobError as error:
+            raise ValueError(error.detail) from None
+        return self
 
 
 class LlamaCppGenerator(LlamaCppSettings, Asking):

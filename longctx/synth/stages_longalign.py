@@ -45,6 +45,9 @@ class SynthLongAlign(Synthesis):
     of one of four kinds (general, summary, reasoning, extraction), in at most `question_tokens`;
     one is drawn and answered on the same document, in at most `answer_tokens`.
 
+    `generator` is a mapping with `backend` (local, openai, llamacpp or scripted), what that backend
+    needs (model, base_url, gguf, ...) and how it is asked; docs/recipe.md has an example.
+
     The output holds part-*.parquet (rows in the typed schema), chat-*.jsonl (their turns), and
     rejects-*.parquet (documents without a row, each with its reason). If more than
     `max_reject_rate` of a stage's documents are rejected, the run ends after that stage. A run that

@@ -112,3 +112,10 @@ def test_a_process_has_one_client_that_remembers(tmp_path: Path, kind: str) -> N
         close_client()
     assert (said.text, said.from_cache) == ("yes", False)
     assert (again.text, again.from_cache) == ("yes", True)
+
+
+def test_a_recipe_with_a_secret_is_refused() -> None:
+    with pytest.raises(ValidationError, match="'Authorization' looks like a secret"):
+        spec(**SERVER, headers={"Authorization": "Bearer abc"})
+    with pytest.raises(ValidationError, match="http:// or https://"):
+        spec(**{**SERVER, "base_url": "model-server:8000"})
