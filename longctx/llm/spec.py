@@ -130,8 +130,9 @@ class VLLMGenerator(Asking):
 
     backend: Literal["vllm"]
 
-    @model_validator(mode="after")
-    def _is_not_built(self) -> "VLLMGenerator":
+    @model_validator(mode="before")
+    @classmethod
+    def _is_not_built(cls, value: Any) -> Any:
         raise ValueError(
             "vllm inside Ray is not built: start `vllm serve MODEL` and take backend openai with "
             "its base_url"
