@@ -77,9 +77,13 @@ def draw_target(
     """Tokens of the context, uniform; None where question and answers leave no room."""
     longest = max((counter.count(answer) for answer in qa.answers), default=0)
     template = counter.count(SYSTEM_TURN[qa.lang]) + counter.count(PARAGRAPH)
-    reserve = counter.count(qa.question) + longest + template + _SPARE
-    first, last = settings.lo + settings.slack, settings.hi - reserve
+    first, last = target_range(counter.count(qa.question) + longest + template, settings)
     return int(rng.integers(first, last, endpoint=True)) if last >= first else None
+
+
+def target_range(beside: int, settings: Settings) -> tuple[int, int]:
+    """Fewest and most tokens that a context may aim at, with `beside` tokens of turns around it."""
+    return settings.lo + settings.slack, settings.hi - beside - _SPARE
 
 
 def build_row(
