@@ -1,5 +1,6 @@
 """`synth.longalign` as steps: rows from rules, the same for any parts, faults caught, resumed."""
 
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -9,7 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
+from longctx import plan
 from longctx.engine.barrier import BarrierContext
 from longctx.errors import RecipeError, RunError
 from longctx.io import paths
@@ -21,6 +24,7 @@ from longctx.llm.scripted import ScriptedBackend
 from longctx.llm.spec import close_client
 from longctx.llm.types import Answer, AttemptError, GenRequest, GenResult
 from longctx.recipe import from_dict
+from longctx.report.plan import plan_view
 from longctx.synth import longalign_instruct, stages_longalign
 from longctx.synth.longalign_instruct import TASK_TYPES
 from longctx.synth.rows import LONGALIGN
@@ -381,6 +385,19 @@ def test_a_plan_counts_calls_before_the_first(tmp_path: Path) -> None:
     assert five.usd == pytest.approx((five.prompt_tokens + 2 * 2000) / 1e6)
     assert "nothing rejected" in five.assumed
     assert [c.calls for c in op.model_calls(7)] == [7, 7]
+
+
+def test_the_plan_is_shown_without_a_call(tmp_path: Path) -> None:
+    prices = tmp_path / "prices.json"
+    prices.write_text('{"scripted:synth-1": {"input": 1000, "output": 0}}')
+    op = op_of({**SCRIPTED, "price_file": str(prices)}).model_dump(mode="json")
+    found = plan(recipe_of(tmp_path, documents(), [{"op": "score.heuristics"}, op]))
+    shown = io.StringIO()
+    Console(width=80, file=shown).print(plan_view(found, 2))
+    lines = [line.split() for line in shown.getvalue().splitlines()]
+    assert ["longalign.questions", "20", "~6,516", "10,240", "6.52"] in lines
+    assert "nothing rejected, nothing asked for again" in " ".join(shown.getvalue().split())
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.ray
