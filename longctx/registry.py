@@ -43,7 +43,9 @@ OPS: dict[str, str] = {
     "order.splice": "longctx.order.stages_splice:OrderSplice",
     "order.quest": "longctx.order.stages_quest:OrderQuest",
     "pack": "longctx.pack.stages:Pack",
+    "synth.in2": "longctx.synth.stages_in2:SynthIN2",
     "synth.longalign": "longctx.synth.stages_longalign:SynthLongAlign",
+    "synth.chatqa2": "longctx.synth.stages_chatqa2:SynthChatQA2",
     "export": "longctx.io.stages_export:Export",
 }
 

@@ -186,6 +186,8 @@ NOT_MEASURED: set[str] = {
     "score.prolong",
     "score.wanjuan",
     "select.gateau",
+    "synth.in2",
+    "synth.chatqa2",
     "synth.longalign",
 }
 
@@ -197,6 +199,8 @@ def test_the_packaged_coefficients_know_all_ops_but_those_that_are_listed() -> N
         "filter.decontaminate": {"against": [{"path": "a.jsonl"}]},
         "mix.upsample": {"budget": 1},
         "mix.weights": {"budget": 1, "weights": {"kind": "natural"}},
+        "synth.in2": {"rows": 1, "generator": {"backend": "scripted"}},
+        "synth.chatqa2": {"rows": 1, "generator": {"backend": "scripted"}},
         "synth.longalign": {"rows": 1, "generator": {"backend": "scripted"}},
     }
     ops = [CheckIds(), *(resolve(n).model_validate({"op": n, **usual.get(n, {})}) for n in OPS)]

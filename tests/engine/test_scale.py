@@ -115,6 +115,26 @@ def test_ten_times_the_documents_in_as_many_parts_weigh_the_same(name: str) -> N
         assert after.units <= 10 * before.units, step
 
 
+@pytest.mark.parametrize("documents", [DOCUMENTS // 10, DOCUMENTS])
+def test_the_pool_of_fillers_is_a_sample_of_any_corpus(documents: int, billion: Corpus) -> None:
+    from longctx.synth.stages_in2 import SynthIN2
+    from longctx.synth.stages_in2_pool import SHELF, pool_of_corpus
+
+    generator = {"backend": "scripted"}
+    op = SynthIN2.model_validate({"op": "synth.in2", "rows": 10**6, "generator": generator})
+    stats = {"pieces": {"pieces": {"en": 8 * documents}}}
+    context = Simulated(billion, op, rows=documents, stats=stats)
+    _, pool = pool_of_corpus(op, context)
+    steps = context.ledger.steps
+    assert steps["shelves"].units == len(pool.shelves.units) == -(-op.pool_segments // SHELF)
+    for step, found in steps.items():
+        assert found.units <= PARTS, step
+        assert found.unit_bytes < 4000, step
+        # Many small files are read together, and nothing names those of all parts.
+        assert found.work_bytes < 100_000, step
+        assert found.readers <= 2 * PARTS, step
+
+
 @pytest.mark.parametrize("name", sorted(REFUSED))
 def test_what_one_place_cannot_hold_is_refused_before_it_begins(name: str) -> None:
     with pytest.raises(RunError, match=r"one_place_up_to") as refused:
