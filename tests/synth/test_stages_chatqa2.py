@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from longctx.engine.barrier import BarrierContext
 from longctx.llm.spec import close_client
-from longctx.synth import chatqa2_rows, stages_chatqa2
+from longctx.synth import chatqa2_rows
 from longctx.synth.chatqa2 import Inserted, insert_summary
 from longctx.synth.chatqa2_figures import figures, spread_depth
 from longctx.synth.chatqa2_pages import index_page
@@ -247,12 +247,12 @@ def test_what_the_page_tells_anyway_fails_the_check_without_the_summary(tmp_path
 def test_answers_of_another_text_fail_the_check_of_support(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = stages_chatqa2.build_row
+    real = build_row
 
     def strange(qa: Any, *rest: Any) -> Any:
         return real(qa._replace(answers=["Silk ribbons."]), *rest)
 
-    monkeypatch.setattr(stages_chatqa2, "build_row", strange)
+    monkeypatch.setattr("longctx.synth.stages_chatqa2.build_row", strange)
     assert failed(made(tmp_path, documents(12))) == {"support", "leave_summary_out"}
 
 
