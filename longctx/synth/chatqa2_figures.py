@@ -36,7 +36,7 @@ _DIGITS = 6
 
 def facts(row: Row, page: str, summary: str, settings: Settings) -> Facts:
     """The numbers of one row that the checks read; `page` is the whole page of the document."""
-    of_place, of_target = generator(row["seed"], SYSTEM, "figures", row["id"]).random(2)
+    of_place, of_target = generator(row["seed"], SYSTEM, "figures", row["id"]).random(2).tolist()
     return {
         "depth": round(spread_depth(row, of_place), _DIGITS),
         "target": round(target_share(row, settings, of_target), _DIGITS),
