@@ -184,9 +184,10 @@ def _verdict(one: _Asked, stage: CallStage) -> Ok | Reject:
     if outcome.code is None and found.value is not None:
         return Ok(found.value, outcome.reply.fix, outcome.repairs)
     detail = found.detail or "; ".join(outcome.reply.messages)
+    # Words of ours hold nothing of the prompt; those of a server are searched for it.
     return Reject(
         code=outcome.code or "not_json",
         detail=detail,
-        request=outcome.request,
+        request=None if detail else outcome.request,
         result=outcome.result,
     )

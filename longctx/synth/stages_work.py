@@ -124,10 +124,11 @@ class AskWork:
         count = StageCount(len(items), len(good), 0, Counter(r.code for r in bad.values()))
         count.check(f"{self.setting.stage}/{stage.step}")
         used = _difference(usage_of(client, stage), before)
-        asked_anew = sum(r.repairs for r in good.values())
+        # Every prompt that could be built is one request; what is more was asked anew.
+        built = len(good) + sum(r.result is not None for r in bad.values())
         reported = dict.fromkeys(client.models_reported, 1)
         told: dict[str, Any] = {
-            "repairs": asked_anew,
+            "asked_anew": used["requests"] - built,
             "models": {client.model_id: 1},
             "models_reported": reported,
         }

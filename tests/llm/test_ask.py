@@ -15,7 +15,7 @@ from longctx.llm.ask import CallStage, Ok, ask
 from longctx.llm.cache import NullCache
 from longctx.llm.client import Client
 from longctx.llm.faults import Fault, FaultKind, FaultPlan
-from longctx.llm.rejects import Reject
+from longctx.llm.rejects import Reject, reject_row
 from longctx.llm.scripted import ScriptedBackend
 from longctx.llm.types import Caps, GenRequest, GenResult
 
@@ -98,6 +98,15 @@ def test_one_bad_row_spoils_no_other(kind: FaultKind, code: str) -> None:
     with client_with(adds, Fault(kind=kind, row_id="r3", times=None)) as client:
         found = ask(client, stage(), rows(8))
     assert codes(found) == [code if i == 3 else None for i in range(8)]
+
+
+def test_words_of_ours_are_kept_whole_in_the_table_of_rejects() -> None:
+    made = rows(1, text="Reply with one JSON object.")
+    with client_with(lambda req: "no object") as client:
+        (found,) = ask(client, stage(), made)
+    assert isinstance(found, Reject)
+    labels = {"run_id": "", "system": "t", "stage": "t.sum", "row_id": "r0", "model": "m"}
+    assert reject_row(found, **labels, ts_ms=0)["detail"] == "The JSON object is missing."
 
 
 @pytest.mark.parametrize("kind", ["bad_json", "wrong_schema", "truncated"])

@@ -163,6 +163,8 @@ def test_a_planted_fault_is_a_reject_with_its_reason(tmp_path: Path) -> None:
     told = told_by(context)["stages"]["answer"]
     assert told["rejects"] == dict.fromkeys(sorted(kinds.values()), 1)
     assert told["rows_in"] == told["ok"] + len(kinds)
+    # Broken JSON and a wrong schema, twice each.
+    assert told["asked_anew"] == 4
     (first, *_) = sorted(Path(context.setting.output).glob("rejects-*.parquet"))
     assert pq.read_schema(first).equals(REJECT_SCHEMA)
 
