@@ -16,7 +16,7 @@ from longctx.engine.corpus import Corpus, Sidecar
 from longctx.engine.exchange import Limits, volume, waves
 from longctx.engine.op import Op, Setting
 from longctx.engine.steps import StepRef
-from longctx.engine.units import AT_ONCE, StepResult, Unit, Work
+from longctx.engine.units import AT_ONCE, LoadedWork, Pool, StepResult, Unit, Work
 from longctx.filter.stages import ScoreHeuristics
 
 DOCUMENTS = 10**9
@@ -84,7 +84,14 @@ class Simulated(BarrierContext):
         self.ledger = Ledger()
         self._stats = stats or {}
 
-    def _run(self, step: str, units: list[Unit], work: Work, place: str) -> StepRef:
+    def _run(
+        self,
+        step: str,
+        units: list[Unit],
+        work: Work | LoadedWork,
+        place: str,
+        pool: Pool | None = None,
+    ) -> StepRef:
         planned = self._planned(step, units, work)
         planned.waves = -(-len(units) // AT_ONCE)
         return self._ref(step, self._done(step, units))
@@ -109,7 +116,7 @@ class Simulated(BarrierContext):
             planned.readers += len(exchange.grouped(ref.files, most, WORKERS * exchange._READS))
         return self._done(step, list(units.values()))
 
-    def _planned(self, step: str, units: list[Unit], work: Work) -> Planned:
+    def _planned(self, step: str, units: list[Unit], work: Work | LoadedWork) -> Planned:
         samples = [units[0], units[len(units) // 2], units[-1]]
         most = max(len(pickle.dumps(u)) for u in samples)
         assert len({u.fingerprint for u in units}) == len({u.name for u in units}) == len(units)
