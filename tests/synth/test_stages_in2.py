@@ -13,7 +13,7 @@ import pytest
 from longctx.engine.barrier import BarrierContext
 from longctx.errors import RunError
 from longctx.llm.spec import close_client
-from longctx.synth import film_rows, in2, rule_set, stages_in2, stages_in2_pool
+from longctx.synth import film_fillers, film_rows, in2, rule_set, stages_in2, stages_in2_pool
 from longctx.synth.film import Segment, n_segments
 from longctx.synth.film_fillers import hash_bounds, piece_hashes
 from longctx.synth.rows import FILM
@@ -266,7 +266,7 @@ def test_near_duplicates_of_a_document_are_no_fillers_of_it(
     context = made(tmp_path / "told", docs, cluster_column="kin")
     assert shared(context) == 0
     assert told_by(context)["checks"]["rows"]["ok"] is True
-    real = film_rows.choose_fillers
+    real = film_fillers.choose_fillers
 
     def blind(rng: Any, pool: Any, source: list[Segment], *sizes: int) -> list[int] | None:
         strangers = [s._replace(doc_id="?", cluster_id=None) for s in source]
