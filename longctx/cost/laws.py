@@ -152,13 +152,15 @@ def form_of(op: str, settings: Mapping[str, Any], docs: float) -> str:
 
 
 def step_name(step: str, form: str) -> str:
-    """One name for steps that differ by a number only, and for those that cells change."""
+    """One name for steps that differ by a number only; another where cells or partitions change."""
     if step.startswith("round-"):
         return f"round-{step.rpartition('-')[2]}"
     if step.startswith(("counts-", "cells-")):
         return step.partition("-")[0]
     if step.startswith("windows-"):
         return "windows"
+    if form.endswith("partitions") and step in ("", "centroids"):
+        return f"{step} in partitions".strip()
     in_cells = form.endswith("cells") and step in ("homes", "candidates", "neighbours", "centroids")
     return f"{step} in cells" if in_cells else step
 

@@ -8,9 +8,11 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import wait
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_HEARS_SIGNALS_S = 0.5
 
 
 class LoopThread:
@@ -34,6 +36,9 @@ class LoopThread:
             raise RuntimeError("the loop thread cannot wait for itself")
         future = asyncio.run_coroutine_threadsafe(work, self.loop)
         try:
+            # A signal that comes just before the wait would be heard only when it ends.
+            while not wait([future], timeout=_HEARS_SIGNALS_S).done:
+                pass
             return future.result()
         except BaseException:
             future.cancel()

@@ -222,7 +222,7 @@ class MixWeights(Mixture):
     weights: Weights
     length: Length = _NONE
 
-    summary: ClassVar[str] = "how many copies of which document: a share of tokens per source"
+    summary: ClassVar[str] = "copies of documents: a share for every source"
 
     def front_end(self) -> Weights:
         return self.weights
@@ -255,7 +255,7 @@ class MixUpsample(Mixture):
     weights: Weights | None = None
     length: Length | None = None
 
-    summary: ClassVar[str] = "more tokens of long documents, shares of sources held"
+    summary: ClassVar[str] = "more of long documents, shares of sources held"
 
     @model_validator(mode="after")
     def _is_one_strategy(self) -> "MixUpsample":

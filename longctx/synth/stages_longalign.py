@@ -59,7 +59,7 @@ class SynthLongAlign(Synthesis):
     question_tokens: int = Field(512, ge=1)
     answer_tokens: int = Field(2_048, ge=1)
 
-    summary: ClassVar[str] = "long instruction rows by self-instruct on whole documents"
+    summary: ClassVar[str] = "self-instruct on whole long documents"
     source: ClassVar[str] = "LongAlign (arXiv 2401.18058)"
     cost: ClassVar[str] = "two calls a row, each of which reads the document; `longctx plan` counts"
     system: ClassVar[str] = SYSTEM

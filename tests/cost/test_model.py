@@ -162,6 +162,8 @@ def test_steps_that_differ_by_a_number_are_one() -> None:
     assert step_name("cells-10", "rounds") == "cells"
     assert step_name("neighbours", "cells") == "neighbours in cells"
     assert step_name("neighbours", "exact") == "neighbours"
+    assert step_name("centroids", "partitions") == "centroids in partitions"
+    assert step_name("", "bm25, partitions") == "in partitions"
 
 
 def test_every_misfit_has_a_remedy() -> None:

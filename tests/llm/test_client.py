@@ -377,7 +377,17 @@ class Waiting(Planned):
         return await super().attempt(req, key)
 
 
-def test_an_interrupt_ends_what_was_asked_and_nothing_else(loop: LoopThread) -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_ends_what_was_asked_and_nothing_else(
+    loop: LoopThread, interruptible: None
+) -> None:
     asked = client(loop, backend := Waiting(), in_flight=1)
     with pytest.raises(KeyboardInterrupt):
         asked.generate(rows(3))
