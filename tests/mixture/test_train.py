@@ -68,7 +68,7 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_table(
     kept = [path for path in finished if path.stat().st_mtime_ns == before[path]]
     assert kept == finished[2:]
 
-    trained(tmp_path, "--max-epochs", "0.1", code=2)
+    trained(tmp_path, "--max-epochs", "0.01", code=2)
     assert "mixture 'm1' asks for" in capsys.readouterr().err
     # A learning rate at which nothing can be learnt is a row without a loss, not a crash.
     trained(tmp_path, "--learning-rate", "1e15", "--noise-seeds", "1", out="broken.csv")
