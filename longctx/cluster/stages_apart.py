@@ -24,7 +24,7 @@ from longctx.cluster.stages_cells import Cells, cells_for, find_cells
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.corpus import ROW, Part
 from longctx.engine.op import Setting
-from longctx.engine.rows import ADDRESS, addressed, as_binary, from_binary, vectors
+from longctx.engine.rows import ADDRESS, addressed, as_binary, from_binary, home_of, vectors
 from longctx.engine.steps import BUCKET, Stats, StepRef, read_table
 from longctx.errors import RunError
 from longctx.ids import priorities
@@ -187,7 +187,4 @@ def matrix_of(table: pa.Table) -> np.ndarray:
 
 def aligned(names: list[str], base: pa.Table, brought: pa.Table) -> pa.Table:
     """What was brought for the rows of a part; null for those without a vector."""
-    rows = base.column(ROW).to_numpy()
-    index = np.full(len(rows), -1, dtype=np.int64)
-    index[np.searchsorted(rows, brought.column(ROW).to_numpy())] = np.arange(brought.num_rows)
-    return brought.take(pa.array(index, mask=index < 0)).select(names)
+    return brought.take(home_of(base.column(ROW).to_numpy(), brought)).select(names)

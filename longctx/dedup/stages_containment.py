@@ -19,7 +19,7 @@ from longctx.dedup.stages_samples import held, sample_part
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.corpus import ROW
 from longctx.engine.op import DROP_REASON, Barrier, Setting
-from longctx.engine.rows import PART
+from longctx.engine.rows import PART, home_of
 from longctx.engine.steps import BUCKET
 
 # What comes home: one row a document with `status`, at most one with `any_words`, and its pairs.
@@ -193,9 +193,7 @@ def _best(pairs: pa.Table) -> pa.Table:
 
 def _ids(rows: npt.NDArray[np.int32], best: pa.Table) -> pa.Array:
     """The other document of each row, null where none covers a chunk."""
-    index = np.full(len(rows), -1, dtype=np.int64)
-    index[np.searchsorted(rows, best.column(ROW).to_numpy())] = np.arange(best.num_rows)
-    return best.column("other_id").combine_chunks().take(pa.array(index, mask=index < 0))
+    return best.column("other_id").combine_chunks().take(home_of(rows, best))
 
 
 def _cut(

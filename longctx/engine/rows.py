@@ -35,6 +35,16 @@ def to_part(table: pa.Table, setting: Setting) -> pa.Table:
     return table.drop_columns([PART]).append_column(BUCKET, bucket)
 
 
+def home_of(rows: np.ndarray, brought: pa.Table) -> pa.Array:
+    """For each row of a part the number of the one that was brought for it; null for none.
+
+    `rows` int32[n] ascending; the column `row` of `brought` names some of them, each once.
+    """
+    index = np.full(len(rows), -1, dtype=np.int64)
+    index[np.searchsorted(rows, brought.column(ROW).to_numpy())] = np.arange(brought.num_rows)
+    return pa.array(index, mask=index < 0)
+
+
 def numbers(values: pa.ChunkedArray, column: str, where: str) -> np.ndarray:
     """A column as float64[n], NaN where it is null. Raises RunError where it holds no numbers."""
     kind = values.type

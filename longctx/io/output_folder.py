@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from longctx import __version__
+from longctx.engine.commit import Commit
 from longctx.engine.op import Setting
 from longctx.errors import RunError
 from longctx.io import paths
@@ -98,3 +99,21 @@ def remove_other_lengths(setting: Setting, outputs: Iterable[str]) -> None:
         ours = OURS.fullmatch(below) or formats.is_ours(below) or (folder and below == MARKER)
         if folder not in kept and ours and name != MANIFEST:
             paths.remove(paths.join(setting.output, folder, below))
+
+
+def vouch(setting: Setting, commits: Iterable[Commit], told: dict[str, Any]) -> None:
+    """Remove what an earlier run left, and let `manifest.json` list the files of these commits.
+
+    `told` is what the manifest says beside the files and where they come from.
+    """
+    prefix = setting.output.rstrip("/") + "/"
+    files = {f.name.removeprefix(prefix): f for c in commits for f in c.files}
+    remove_stale(setting.output, set(files))
+    remove_other_lengths(setting, [setting.output])
+    listed = [
+        {"name": n, "bytes": f.size, "rows": f.rows, "blake2b_128": f.checksum}
+        for n, f in sorted(files.items())
+    ]
+    manifest = {**made_by(setting), **told, "files": listed}
+    data = json.dumps(manifest, indent=1, sort_keys=True).encode()
+    paths.write_atomic(paths.join(setting.output, MANIFEST), data)

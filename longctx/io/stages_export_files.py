@@ -1,6 +1,5 @@
 """The files of `export`: written by the workers that have their rows, vouched for at the end."""
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,9 +13,8 @@ from longctx.engine.corpus import Part, parquet_groups
 from longctx.engine.op import Setting
 from longctx.engine.units import Sink
 from longctx.errors import RunError
-from longctx.io import paths
 from longctx.io.exported import compressed, json_lines, record_table, row_groups
-from longctx.io.output_folder import MANIFEST, made_by, remove_other_lengths, remove_stale
+from longctx.io.output_folder import vouch
 from longctx.pack.stream import COPIES
 
 if TYPE_CHECKING:
@@ -93,27 +91,16 @@ def publish(op: "Export", context: BarrierContext) -> None:
             where=setting.stage,
             remedy="this is a fault of longctx, please report it with run.json",
         )
-    prefix = setting.output.rstrip("/") + "/"
-    commits = context.step_commits["files"]
-    files = {f.name.removeprefix(prefix): f for c in commits for f in c.files}
-    remove_stale(setting.output, set(files))
-    remove_other_lengths(setting, [setting.output])
     counted = context.step_stats["sizes"]["summary"]
     manifest = {
-        **made_by(setting),
         "documents": written,
         "tokens": counted["tokens"],
         "format": op.format,
         "compression": op.compression if op.format == "jsonl" else "zstd",
         "fields": [op.shape.called(n) for n in (*op.fields, *op.columns)],
         "order_by": op.order_by.model_dump() if op.order_by else None,
-        "files": [
-            {"name": n, "bytes": f.size, "rows": f.rows, "blake2b_128": f.checksum}
-            for n, f in sorted(files.items())
-        ],
     }
-    data = json.dumps(manifest, indent=1, sort_keys=True).encode()
-    paths.write_atomic(paths.join(setting.output, MANIFEST), data)
+    vouch(setting, context.step_commits["files"], manifest)
     warnings = {
         f"{n:,} documents had a field `{name}` in `meta`, which the record has for something else: "
         "it was left out.": 1

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 from longctx.llm.rejects import Reject
-from longctx.llm.repair import REPAIRS, Outcome, asked_again, understand
+from longctx.llm.repair import Outcome, generate_repaired, understand
 from longctx.llm.seeds import derive_seed
 from longctx.llm.structured import Reply, ReplyCode
 from longctx.llm.types import Generator, GenRequest, GenResult, Message
@@ -78,7 +78,7 @@ class _Understood:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """Where a row stands between two rounds."""
+    """The last request of a row with what came of it."""
 
     outcome: Outcome
     found: _Understood
@@ -131,31 +131,15 @@ def _request(
 def _rounds(
     client: Generator, stage: CallStage, reqs: Sequence[GenRequest], base_seed: int
 ) -> list[_Asked]:
-    """All requests, then twice those whose reply could not be used, and those that were cut off."""
-    room = client.caps.max_context
-    results = client.generate(reqs) if reqs else []
-    asked = [_next(None, req, r, stage) for req, r in zip(reqs, results, strict=True)]
-    for _ in range(REPAIRS + 1):
-        again = {
-            i: req
-            for i, one in enumerate(asked)
-            if (req := asked_again(one.outcome, base_seed=base_seed, max_context=room))
-        }
-        if not again:
-            break
-        results = client.generate(list(again.values()))
-        for (i, req), result in zip(again.items(), results, strict=True):
-            asked[i] = _next(asked[i].outcome, req, result, stage)
-    return asked
+    """Requests, asked again where a reply cannot be used, each with its last reply."""
+    seen: dict[str, _Understood] = {}
 
+    def judge(req: GenRequest, result: GenResult) -> Reply:
+        found = seen[req.request_id] = _understood(req, result, stage)
+        return found.reply
 
-def _next(before: Outcome | None, req: GenRequest, result: GenResult, stage: CallStage) -> _Asked:
-    found = _understood(req, result, stage)
-    if before is None:
-        return _Asked(Outcome(req, result, found.reply), found)
-    grown = before.reply.code == "truncated"
-    repairs = before.repairs + (not grown)
-    return _Asked(Outcome(req, result, found.reply, repairs, before.grown or grown), found)
+    outcomes = generate_repaired(client, reqs, judge, base_seed=base_seed)
+    return [_Asked(one, seen[one.request.request_id]) for one in outcomes]
 
 
 def _understood(req: GenRequest, result: GenResult, stage: CallStage) -> _Understood:

@@ -28,6 +28,8 @@ _REPAIRED = {
 
 # What a stage knows beyond its schema: complaints about a reply, none if it is good.
 Check = Callable[[Reply], Sequence[str]]
+# The verdict on what came back for a request.
+Judge = Callable[[GenRequest, GenResult], Reply]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +116,18 @@ def _corrected(messages: Sequence[Message], text: str, reply: Reply) -> list[Mes
 def generate_repaired(
     client: Generator,
     reqs: Sequence[GenRequest],
-    check: Check | None = None,
+    judge: Judge = understand,
     *,
     base_seed: int = 0,
 ) -> list[Outcome]:
     """Outcomes of requests in their order, bad replies asked for again, all of a round together.
 
-    Raises LLMJobError as `generate` does.
+    `judge` says of each result whether it can be used. Raises LLMJobError as `generate` does.
     """
+    if not reqs:
+        return []
     found = [
-        Outcome(req, result, understand(req, result, check))
+        Outcome(req, result, judge(req, result))
         for req, result in zip(reqs, client.generate(reqs), strict=True)
     ]
     room = client.caps.max_context
@@ -137,16 +141,10 @@ def generate_repaired(
             break
         results = client.generate(list(wanted.values()))
         for (i, req), result in zip(wanted.items(), results, strict=True):
-            found[i] = _next(found[i], req, result, check)
+            found[i] = _next(found[i], req, result, judge(req, result))
     return found
 
 
-def _next(before: Outcome, req: GenRequest, result: GenResult, check: Check | None) -> Outcome:
+def _next(before: Outcome, req: GenRequest, result: GenResult, reply: Reply) -> Outcome:
     grown = before.reply.code == "truncated"
-    return Outcome(
-        req,
-        result,
-        understand(req, result, check),
-        before.repairs + (not grown),
-        before.grown or grown,
-    )
+    return Outcome(req, result, reply, before.repairs + (not grown), before.grown or grown)

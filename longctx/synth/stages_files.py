@@ -19,8 +19,7 @@ from longctx.engine.op import Setting
 from longctx.engine.steps import BUCKET
 from longctx.engine.units import Sink
 from longctx.errors import RunError
-from longctx.io import paths
-from longctx.io.output_folder import MANIFEST, made_by, remove_other_lengths, remove_stale
+from longctx.io.output_folder import vouch
 from longctx.llm.rejects import reject_table
 from longctx.synth.rows import table_of
 from longctx.synth.stages_work import REJECT, ROW
@@ -88,26 +87,15 @@ def publish(op: "Synthesis", context: BarrierContext, synthesis: dict[str, Any])
             where=setting.stage,
             remedy="this is a fault of longctx, please report it with run.json",
         )
-    prefix = setting.output.rstrip("/") + "/"
-    commits = context.step_commits["files"]
-    files = {f.name.removeprefix(prefix): f for c in commits for f in c.files}
-    remove_stale(setting.output, set(files))
-    remove_other_lengths(setting, [setting.output])
     manifest = {
-        **made_by(setting),
         "system": op.system,
         "prompt_version": op.prompt_version,
         "model": synthesis["model"],
         "rows": written,
         "rejects": rejected,
         "checks": synthesis["checks"],
-        "files": [
-            {"name": n, "bytes": f.size, "rows": f.rows, "blake2b_128": f.checksum}
-            for n, f in sorted(files.items())
-        ],
     }
-    data = json.dumps(manifest, indent=1, sort_keys=True).encode()
-    paths.write_atomic(paths.join(setting.output, MANIFEST), data)
+    vouch(setting, context.step_commits["files"], manifest)
     warnings = {
         f"The check `{name}` of the rows failed: see `synthesis` in run.json.": 1
         for name, found in synthesis["checks"].items()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from longctx.llm.keys import canonical_key
@@ -123,7 +124,7 @@ def test_rounds_until_all_are_good() -> None:
 
     client = Client(rule)
     names = ["good", "cut", "late", "never"]
-    found = generate_repaired(client, [ask(n) for n in names], check)
+    found = generate_repaired(client, [ask(n) for n in names], partial(understand, check=check))
     assert [len(r) for r in client.rounds] == [4, 3, 2]
     assert [o.code for o in found] == [None, None, None, "semantic"]
     assert [o.repairs for o in found] == [0, 0, 2, 2]
