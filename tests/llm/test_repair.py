@@ -134,7 +134,6 @@ def test_rounds_until_all_are_good() -> None:
 
 def test_texts_are_checked_too() -> None:
     client = Client(lambda req: said("short" if len(req.messages) == 1 else "long enough"))
-    (found,) = generate_repaired(
-        client, [ask(schema=None)], lambda r: [] if len(r.text) > 6 else ["too short"]
-    )
+    long_enough = partial(understand, check=lambda r: [] if len(r.text) > 6 else ["too short"])
+    (found,) = generate_repaired(client, [ask(schema=None)], long_enough)
     assert (found.reply.text, found.repairs, found.code) == ("long enough", 1, None)
