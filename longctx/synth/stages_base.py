@@ -107,8 +107,13 @@ class Synthesis(Barrier):
         """What a stage asks about a document."""
         raise NotImplementedError
 
+    def made(self, item: Item, counter: TokenCounter, seed: int) -> Sequence[Row] | Reject:
+        """The rows of a document that has all replies, at least one; by default `row`'s."""
+        row = self.row(item, counter, seed)
+        return row if isinstance(row, Reject) else [row]
+
     def row(self, item: Item, counter: TokenCounter, seed: int) -> Row | Reject:
-        """The row of a document that has all replies."""
+        """The row of a document that has all replies, where every document gives one."""
         raise NotImplementedError
 
     def facts(self, item: Item, row: Row) -> dict[str, Any]:
@@ -118,6 +123,14 @@ class Synthesis(Barrier):
     def figures(self, facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Checks over all rows by name, each a mapping that may have `ok`."""
         raise NotImplementedError
+
+    def asks(self, step: str) -> GeneratorSpec:
+        """The model that a stage asks; ops with another judge say so here and in `generators`."""
+        return self.generator
+
+    def generators(self) -> tuple[GeneratorSpec, ...]:
+        """All models that are asked."""
+        return (self.generator,)
 
     def call(self, step: str) -> CallStage:
         """The stage of a step."""
@@ -144,19 +157,17 @@ class Synthesis(Barrier):
 
     def check(self, setting: Setting) -> None:
         claim(setting)
-        model = backend_of(self.generator, self.rules()).model_id
-        if self.generator.max_usd is not None and price_of(self.generator, model) is None:
-            raise LLMJobError(
-                "misconfigured",
-                f"max_usd is set, but the price file knows no price of {model}",
-                where=setting.stage,
-            )
+        for spec in self.generators():
+            model = backend_of(spec, self.rules()).model_id
+            if spec.max_usd is not None and price_of(spec, model) is None:
+                raise LLMJobError(
+                    "misconfigured",
+                    f"max_usd is set, but the price file knows no price of {model}",
+                    where=setting.stage,
+                )
 
     def model_calls(self, documents: int) -> list[ModelCalls]:
         rows = min(self.rows, documents)
-        # Without a price nothing depends on the model's id, and to find it may take its files.
-        priced = self.generator.price_file is not None
-        price = price_of(self.generator, self._model_id()) if priced else None
         counted = [(call, round(rows * self.asked_tokens(call.step))) for call in self.calls()]
         return [
             ModelCalls(
@@ -164,14 +175,21 @@ class Synthesis(Barrier):
                 calls=rows,
                 prompt_tokens=prompt,
                 completion_tokens=rows * call.max_tokens,
-                usd=cost_usd(Usage(prompt, rows * call.max_tokens), price),
+                usd=self.usd(call.step, Usage(prompt, rows * call.max_tokens)),
                 assumed=_ASSUMED,
             )
             for call, prompt in counted
         ]
 
-    def _model_id(self) -> str:
-        return model_id_of(self.generator, self.rules())
+    def usd(self, step: str, usage: Usage) -> float | None:
+        """What a stage's tokens cost, where there is a price."""
+        spec = self.asks(step)
+        # Without a price nothing depends on the model's id, and to find it may take its files.
+        price = price_of(spec, self._model_id(spec)) if spec.price_file is not None else None
+        return cost_usd(usage, price)
+
+    def _model_id(self, spec: GeneratorSpec) -> str:
+        return model_id_of(spec, self.rules())
 
     def run(self, context: BarrierContext) -> None:
         if not context.dry:
@@ -185,7 +203,7 @@ class Synthesis(Barrier):
                 remedy="change min_tokens, max_tokens or lang_share, or set default_language for "
                 "documents that say no language",
             )
-        model = self._model_id()
+        model = self._model_id(self.generator)
         units = self.asked(context, chosen, model)
         own = self._own_fields() - self.reaches.get("rows", frozenset())
         rows = context.over_parts(
@@ -246,10 +264,12 @@ class Synthesis(Barrier):
         model: str,
     ) -> None:
         """One stage: asked, counted, and its files made known to the units of what follows."""
-        clients = 1
+        clients, spec = 1, self.asks(call.step)
         if not context.dry:
-            clients = self._clients(context.workers, len(units))
-            self._refuse_split_cache(context.setting)
+            clients = self._clients(spec, context.workers, len(units))
+            self._refuse_split_cache(spec, context.setting)
+        # `model` is that of `generator`; a judge has an id of its own.
+        model = model if spec == self.generator else self._model_id(spec)
         terms = self._terms(context, call, clients, model)
         work = AskWork(self, context.setting, context.relative(call.step), call.step, terms)
         context.over_parts(
@@ -259,7 +279,7 @@ class Synthesis(Barrier):
             work,
             depends=[model, call.max_tokens, call.temperature, call.top_p],
             ignore=self._own_fields() - self.reaches.get(call.step, frozenset()),
-            pool=Pool(clients, getattr(self.generator, "num_gpus", 0), ahead=1),
+            pool=Pool(clients, getattr(spec, "num_gpus", 0), ahead=1),
         )
         commits = context.step_commits[call.step]
         if not context.dry:
@@ -270,9 +290,8 @@ class Synthesis(Barrier):
                 brought["replies"][call.step] = list(vars(replies).values())
                 brought["rejects"][call.step] = list(vars(rejects).values())
 
-    def _clients(self, workers: int, units: int) -> int:
+    def _clients(self, spec: GeneratorSpec, workers: int, units: int) -> int:
         """Processes that ask at once: one for a server, as many as there is room for models."""
-        spec = self.generator
         wanted = spec.clients or 1
         if spec.clients is None and isinstance(spec, LocalGenerator) and spec.num_gpus:
             wanted = max(1, int(cluster.cluster_total("GPU") / spec.num_gpus))
@@ -284,14 +303,16 @@ class Synthesis(Barrier):
 
     def _terms(self, context: BarrierContext, call: CallStage, clients: int, model: str) -> Terms:
         """What is left to spend: earlier steps and the units of this one that are there count."""
+        spec = self.asks(call.step)
+        same = {c.step for c in self.calls() if self.asks(c.step) == spec} - {call.step}
         here = commit.load(f"{context.folder}/{call.step}").values()
-        done = [c for step, cs in context.step_commits.items() if step != call.step for c in cs]
+        done = [c for step in same for c in context.step_commits.get(step, ())]
         used = [c.stats.get("stats", {}).get("usage", {}) for c in [*done, *here]]
-        terms = Terms(clients=clients, price=price_of(self.generator, model))
-        return terms_with(terms, summary.merge(used), self.generator)
+        terms = Terms(clients=clients, price=price_of(spec, model))
+        return terms_with(terms, summary.merge(used), spec)
 
-    def _refuse_split_cache(self, setting: Setting) -> None:
-        kind, place = self.generator.cache_place(setting.run_dir)
+    def _refuse_split_cache(self, spec: GeneratorSpec, setting: Setting) -> None:
+        kind, place = spec.cache_place(setting.run_dir)
         if kind == "sqlite" and cluster.nodes() > 1:
             raise LLMJobError(
                 "misconfigured",

@@ -79,11 +79,12 @@ def chat_lines(table: pa.Table) -> bytes:
 def publish(op: "Synthesis", context: BarrierContext, synthesis: dict[str, Any]) -> None:
     """Remove what an earlier run left, and let `manifest.json` vouch for the files."""
     setting, told = context.setting, context.step_stats["files"]
+    made = context.step_stats["rows"]
     written, rejected = told.get("rows", 0), told.get("rejects", 0)
-    if written + rejected != synthesis["chosen"]:
+    if written != made["rows"] or made["ok"] + rejected != synthesis["chosen"]:
         raise RunError(
-            f"{written:,} rows and {rejected:,} rejects were written for "
-            f"{synthesis['chosen']:,} chosen documents",
+            f"{written:,} of {made['rows']:,} rows were written, for {made['ok']:,} documents, and "
+            f"{rejected:,} rejects, for {synthesis['chosen']:,} chosen documents",
             where=setting.stage,
             remedy="this is a fault of longctx, please report it with run.json",
         )

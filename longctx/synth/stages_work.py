@@ -104,7 +104,7 @@ class AskWork:
 
     def _client(self) -> Client:
         run_dir = self.setting.run_dir
-        return client_of(self.op.generator, run_dir, self.op.rules(), self.terms)
+        return client_of(self.op.asks(self.stage), run_dir, self.op.rules(), self.terms)
 
     def __call__(self, payload: tuple[str, Groups], sink: Sink) -> dict[str, Any]:
         name, groups = payload
@@ -194,23 +194,25 @@ class RowsWork:
         rejected = self._earlier(groups)
         listed, count = [], StageCount(len(items))
         for item in items:
-            made = self.op.row(item, counter, seed)
+            made = self.op.made(item, counter, seed)
             if isinstance(made, RowReject):
                 count.rejects[made.code] += 1
                 rejected.append(self._rejected(item, made))
                 continue
+            assert made, "a document without a row is a reject"
             count.ok += 1
-            facts = canonical_json(self.op.facts(item, made))
-            data = json.dumps(made, ensure_ascii=False)
-            kept = {"kind": ROW, "facts": facts, "data": data}
-            listed.append({"id": item.id, "file": files[item.id], **kept})
+            for row in made:
+                facts = canonical_json(self.op.facts(item, row))
+                kept = {"kind": ROW, "facts": facts, "data": json.dumps(row, ensure_ascii=False)}
+                listed.append({"id": item.id, "file": files[item.id], **kept})
+        rows = len(listed)
         for reject in rejected:
             own = {"id": reject["row_id"], "file": files[reject["row_id"]], "kind": REJECT}
             listed.append({**own, "facts": None, "data": json.dumps(reject, ensure_ascii=False)})
         count.check(f"{self.setting.stage}/{ASSEMBLE}")
-        assert len(listed) == len(files), "every chosen document is a row or a reject"
+        assert count.ok + len(rejected) == len(files), "every chosen document is rows or a reject"
         _write(sink, f"{self.folder}/{name}.parquet", pa.Table.from_pylist(listed, schema=ROWS))
-        return {"stats": counted(count)}
+        return {"stats": {**counted(count), "rows": rows}}
 
     def _earlier(self, groups: Groups) -> list[dict[str, Any]]:
         """The rejects of the stages."""
