@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 from longctx.llm.rejects import Reject
-from longctx.llm.repair import Outcome, generate_repaired, understand
+from longctx.llm.repair import REPAIRS, Outcome, generate_repaired, understand
 from longctx.llm.seeds import derive_seed
 from longctx.llm.structured import Reply, ReplyCode
 from longctx.llm.types import Generator, GenRequest, GenResult, Message
@@ -37,20 +37,21 @@ class Prompted(Protocol):
 class CallStage:
     """One kind of call. `check` gets a reply and the parts of its prompt, and names what is wrong.
 
-    What it names is the detail of the code `semantic`, unless it is one of `codes`; `words` tell
-    the model what the detail means when it is asked again. `from_text` reads replies that are no
-    JSON. Without a schema the reply is {"text": ...}.
+    What it names (one detail, or all) is the detail of the code `semantic`, unless it is one of
+    `codes`; `words` tell the model what each means when it is asked again, `repairs` times at most.
+    `from_text` reads replies that are no JSON. Without a schema the reply is {"text": ...}.
     """
 
     system: str
     name: str
-    check: Callable[[Mapping[str, Any], Mapping[str, Any]], str | None]
+    check: Callable[[Mapping[str, Any], Mapping[str, Any]], str | tuple[str, ...] | None]
     max_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
     from_text: Callable[[str], Value | None] | None = None
     codes: frozenset[str] = frozenset()
     words: Mapping[str, str] = field(default_factory=dict)
+    repairs: int = REPAIRS
 
     @property
     def step(self) -> str:
@@ -138,7 +139,7 @@ def _rounds(
         found = seen[req.request_id] = _understood(req, result, stage)
         return found.reply
 
-    outcomes = generate_repaired(client, reqs, judge, base_seed=base_seed)
+    outcomes = generate_repaired(client, reqs, judge, base_seed=base_seed, repairs=stage.repairs)
     return [_Asked(one, seen[one.request.request_id]) for one in outcomes]
 
 
@@ -153,14 +154,16 @@ def _understood(req: GenRequest, result: GenResult, stage: CallStage) -> _Unders
     if reply.code is not None or value is None:
         return _Understood(reply)
     try:
-        detail = stage.check(value, req.parts or {})
+        named = stage.check(value, req.parts or {})
     except Exception as error:  # of this row alone
-        detail = f"the check failed: {type(error).__name__}: {error}"
-    if detail is None:
+        named = f"the check failed: {type(error).__name__}: {error}"
+    details = (named,) if isinstance(named, str) else named
+    if not details:
         return _Understood(reply, value)
-    code = cast(ReplyCode, detail if detail in stage.codes else "semantic")
-    words = stage.words.get(detail, detail)
-    return _Understood(Reply(reply.text, code=code, messages=(words,)), None, detail)
+    code = next((detail for detail in details if detail in stage.codes), "semantic")
+    words = tuple(stage.words.get(detail, detail) for detail in details)
+    wrong = Reply(reply.text, code=cast(ReplyCode, code), messages=words)
+    return _Understood(wrong, None, ", ".join(details))
 
 
 def _verdict(one: _Asked, stage: CallStage) -> Ok | Reject:

@@ -63,18 +63,23 @@ def understand(req: GenRequest, result: GenResult, check: Check | None = None) -
 
 
 def asked_again(
-    outcome: Outcome, *, base_seed: int = 0, max_context: int | None = None
+    outcome: Outcome,
+    *,
+    base_seed: int = 0,
+    max_context: int | None = None,
+    repairs: int = REPAIRS,
 ) -> GenRequest | None:
     """The next request for a reply that cannot be used; None where asking would not help.
 
-    `max_context` bounds prompt (as estimated) and completion of a reply that was cut off.
+    `max_context` bounds prompt (as estimated) and completion of a reply that was cut off; at most
+    `repairs` corrections are asked for.
     """
     req, reply = outcome.request, outcome.reply
     if outcome.result.error is not None or reply.code is None:
         return None
     if reply.code == "truncated":
         return _roomier(outcome, max_context)
-    if reply.code not in _REPAIRED or outcome.repairs >= REPAIRS:
+    if reply.code not in _REPAIRED or outcome.repairs >= repairs:
         return None
     messages = _corrected(req.messages, outcome.result.text, reply)
     if req.temperature > 0:
@@ -119,10 +124,12 @@ def generate_repaired(
     judge: Judge = understand,
     *,
     base_seed: int = 0,
+    repairs: int = REPAIRS,
 ) -> list[Outcome]:
     """Outcomes of requests in their order, bad replies asked for again, all of a round together.
 
-    `judge` says of each result whether it can be used. Raises LLMJobError as `generate` does.
+    `judge` says of each result whether it can be used, `repairs` how often one may be corrected.
+    Raises LLMJobError as `generate` does.
     """
     if not reqs:
         return []
@@ -131,11 +138,11 @@ def generate_repaired(
         for req, result in zip(reqs, client.generate(reqs), strict=True)
     ]
     room = client.caps.max_context
-    for _ in range(REPAIRS + 1):
+    for _ in range(repairs + 1):
         wanted = {
             i: req
             for i, outcome in enumerate(found)
-            if (req := asked_again(outcome, base_seed=base_seed, max_context=room))
+            if (req := asked_again(outcome, base_seed=base_seed, max_context=room, repairs=repairs))
         }
         if not wanted:
             break

@@ -85,6 +85,8 @@ class Synthesis(Barrier):
     )
     # Fields of an op that decide what a step asks, or the rows (step "rows"), by step.
     reaches: ClassVar[Mapping[str, frozenset[str]]] = {}
+    # Codes by which a step chooses, by step: they say nothing against model or prompts.
+    turns_away: ClassVar[Mapping[str, frozenset[str]]] = {}
 
     @field_validator("lang_share")
     @classmethod
@@ -135,6 +137,10 @@ class Synthesis(Barrier):
     def call(self, step: str) -> CallStage:
         """The stage of a step."""
         return next(c for c in self.calls() if c.step == step)
+
+    def work(self, step: str) -> type[AskWork]:
+        """How the units of a stage ask; ops with a stage of many calls a document say so here."""
+        return AskWork
 
     def asked_tokens(self, step: str) -> float:
         """Tokens of a prompt on average, for the plan; by default the document's."""
@@ -271,7 +277,8 @@ class Synthesis(Barrier):
         # `model` is that of `generator`; a judge has an id of its own.
         model = model if spec == self.generator else self._model_id(spec)
         terms = self._terms(context, call, clients, model)
-        work = AskWork(self, context.setting, context.relative(call.step), call.step, terms)
+        folder = context.relative(call.step)
+        work = self.work(call.step)(self, context.setting, folder, call.step, terms)
         context.over_parts(
             call.step,
             units,
@@ -284,11 +291,14 @@ class Synthesis(Barrier):
         commits = context.step_commits[call.step]
         if not context.dry:
             self._check_rejects(context, call, commits)
-        for groups, done in zip(units, commits, strict=True):
-            replies, rejects = done.files
-            for _, brought in groups:
-                brought["replies"][call.step] = list(vars(replies).values())
-                brought["rejects"][call.step] = list(vars(rejects).values())
+        self._bring(context, call.step, units)
+
+    def _bring(self, context: BarrierContext, step: str, units: Units) -> None:
+        """Make the files of a step known to the units of what follows."""
+        for groups, done in zip(units, context.step_commits[step], strict=True):
+            for kind, file in zip(("replies", "rejects"), done.files, strict=False):
+                for _, brought in groups:
+                    brought[kind][step] = list(vars(file).values())
 
     def _clients(self, spec: GeneratorSpec, workers: int, units: int) -> int:
         """Processes that ask at once: one for a server, as many as there is room for models."""
@@ -328,8 +338,11 @@ class Synthesis(Barrier):
         count = StageCount(told["rows_in"], told["ok"], 0, Counter(told["rejects"]))
         place = f"{context.setting.stage}/{call.step}"
         count.check(place)
+        away = self.turns_away.get(call.step, frozenset())
+        failed = Counter({c: n for c, n in count.rejects.items() if c not in away})
+        others = StageCount(count.rows_in, count.rows_in - failed.total(), 0, failed)
         try:
-            count.check_share(place, self.max_reject_rate)
+            others.check_share(place, self.max_reject_rate)
         except RunError:
             # What failed on its way is worth another try; the tables stay to be read until then.
             folder = f"{context.folder}/{call.step}"

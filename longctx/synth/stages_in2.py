@@ -226,13 +226,6 @@ class SynthIN2(Synthesis):
         self._bring(context, FILLERS, units)
         return units
 
-    def _bring(self, context: BarrierContext, step: str, units: Units) -> None:
-        """Make the files of a step known to the units of what follows."""
-        for groups, done in zip(units, context.step_commits[step], strict=True):
-            for kind, file in zip(("replies", "rejects"), done.files, strict=False):
-                for _, brought in groups:
-                    brought[kind][step] = list(vars(file).values())
-
     def _typed(self, chosen: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
         """Chosen rows with the type of their row and how it is asked."""
         weights = {str(name): share for name, share in self.types.items()}

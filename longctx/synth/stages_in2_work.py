@@ -8,7 +8,6 @@ the pool is not much larger than what it draws (120 MB for 200,000 pieces); text
 here and in the rows. N-grams of evaluation texts are looked for in every text of a row, 9 MB/s.
 """
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from longctx.engine.op import Setting
 from longctx.engine.steps import StepRef
 from longctx.engine.units import Sink
 from longctx.llm.keys import canonical_json
-from longctx.llm.rejects import Reject, StageCount, reject_row, reject_table
+from longctx.llm.rejects import StageCount, reject_table
 from longctx.synth.checks import U64, ngram_hit
 from longctx.synth.film import Segment, segments_of
 from longctx.synth.film_rows import JOIN, asked_piece, draw_context
@@ -30,7 +29,7 @@ from longctx.synth.in2 import INTEGRATION, SOURCES, Source, asked_of, cut, sourc
 from longctx.synth.items import Item
 from longctx.synth.rows import Reject as RowReject
 from longctx.synth.stages_in2_pool import PoolRef, cluster_of, held_out_grams, shelves_of
-from longctx.synth.stages_work import REPLIES, Groups, counted, items_of
+from longctx.synth.stages_work import REPLIES, Groups, counted, items_of, own_reject
 from longctx.synth.tokens import TokenCounter, token_counter
 
 if TYPE_CHECKING:
@@ -53,17 +52,17 @@ class SourcesWork:
         kinds = {row["id"]: row for _, brought in groups for row in brought["rows"]}
         clusters = self._clusters(groups, set(kinds))
         good: dict[str, Source] = {}
-        bad: dict[str, Reject] = {}
+        bad: dict[str, RowReject] = {}
         items = items_of(self.setting.run_dir, groups)
         for item in items:
             cluster = clusters.get(item.id)
             made = self._source(item, kinds[item.id], cluster, counter, grams)
-            if isinstance(made, Reject):
+            if isinstance(made, RowReject):
                 bad[item.id] = made
             else:
                 good[item.id] = made
         write_replies(sink, f"{self.folder}/{name}.parquet", {i: dict(s) for i, s in good.items()})
-        rejects = [self._row(row_id, reject) for row_id, reject in bad.items()]
+        rejects = [own_reject(self.op, SOURCES, i, why, self.model) for i, why in bad.items()]
         table = reject_table(rejects)
         file = f"{self.folder}/{name}-rejects.parquet"
         sink.write(file, parquet_groups([table]), table.num_rows)
@@ -78,13 +77,13 @@ class SourcesWork:
         cluster: str | None,
         counter: TokenCounter,
         grams: U64,
-    ) -> Source | Reject:
+    ) -> Source | RowReject:
         if ngram_hit(item.text, grams, self.op.ngram):
-            return Reject(code="contaminated", detail=f"a run of {self.op.ngram} words")
+            return RowReject(code="contaminated", detail=f"a run of {self.op.ngram} words")
         pieces = segments_of(item.id, item.text, counter)
         least = 2 if chosen["kind"] == INTEGRATION else 1
         if len(pieces) < least:
-            return Reject(code="too_short", detail=f"{len(pieces)} pieces, {least} are needed")
+            return RowReject(code="too_short", detail=f"{len(pieces)} pieces, {least} are needed")
         ends = list(accumulate(len(s.text) for s in pieces))
         return Source(
             type=chosen["type"],
@@ -105,17 +104,6 @@ class SourcesWork:
                 rows = (row for row in table.to_pylist() if row["doc_id"] in ids)
                 found |= {row["doc_id"]: cluster_of(row, column) for row in rows}
         return found
-
-    def _row(self, row_id: str, reject: Reject) -> dict[str, Any]:
-        return reject_row(
-            reject,
-            run_id="",
-            system=self.op.system,
-            stage=f"{self.op.system}.{SOURCES}",
-            row_id=row_id,
-            model=self.model,
-            ts_ms=int(time.time() * 1000),
-        )
 
 
 @dataclass(frozen=True)

@@ -108,12 +108,10 @@ class AskWork:
 
     def __call__(self, payload: tuple[str, Groups], sink: Sink) -> dict[str, Any]:
         name, groups = payload
-        stage = self.op.call(self.stage)
-        client, seed = self._client(), self.setting.seed
+        stage, client = self.op.call(self.stage), self._client()
         items = items_of(self.setting.run_dir, groups)
-        rows = [(i.id, partial(self.op.prompt, stage.step, i, seed)) for i in items]
         before = usage_of(client, stage)
-        found = ask(client, stage, rows, seed)
+        found, requests = self.answers(client, stage, items)
         # The commit must not say more than the cache can repeat.
         client.flush()
         good = {i.id: r for i, r in zip(items, found, strict=True) if isinstance(r, Ok)}
@@ -124,17 +122,24 @@ class AskWork:
         count = StageCount(len(items), len(good), 0, Counter(r.code for r in bad.values()))
         count.check(f"{self.setting.stage}/{stage.step}")
         used = _difference(usage_of(client, stage), before)
-        # Every prompt that could be built is one request; what is more was asked anew.
-        built = len(good) + sum(r.result is not None for r in bad.values())
         reported = dict.fromkeys(client.models_reported, 1)
         told: dict[str, Any] = {
-            "asked_anew": used["requests"] - built,
+            "asked_anew": used["requests"] - requests,
             "models": {client.model_id: 1},
             "models_reported": reported,
         }
         if facts := getattr(client.backend, "facts", None):
             told["backend"] = {canonical_json(facts): 1}
         return {"stats": {**counted(count), **told, "usage": used}}
+
+    def answers(
+        self, client: Client, stage: CallStage, items: Sequence[Item]
+    ) -> tuple[list[Ok | Reject], int]:
+        """What became of documents, in their order, and the requests that were no repetitions."""
+        seed = self.setting.seed
+        rows = [(i.id, partial(self.op.prompt, stage.step, i, seed)) for i in items]
+        found = ask(client, stage, rows, seed)
+        return found, sum(was_asked(one) for one in found)
 
     def _reject_rows(
         self, bad: Mapping[str, Reject], stage: CallStage, client: Client
@@ -145,6 +150,11 @@ class AskWork:
             reject_row(reject, **described, row_id=row_id, model=model, ts_ms=now)
             for row_id, reject in bad.items()
         ]
+
+
+def was_asked(found: Ok | Reject) -> bool:
+    """Whether a prompt could be built; each that could is one request, and more if asked anew."""
+    return isinstance(found, Ok) or found.result is not None
 
 
 def counted(count: StageCount) -> dict[str, Any]:
@@ -197,7 +207,7 @@ class RowsWork:
             made = self.op.made(item, counter, seed)
             if isinstance(made, RowReject):
                 count.rejects[made.code] += 1
-                rejected.append(self._rejected(item, made))
+                rejected.append(own_reject(self.op, ASSEMBLE, item.id, made, self.model))
                 continue
             assert made, "a document without a row is a reject"
             count.ok += 1
@@ -224,17 +234,20 @@ class RowsWork:
             found += table.set_column(at, "ts", milliseconds).to_pylist()
         return found
 
-    def _rejected(self, item: Item, made: RowReject) -> dict[str, Any]:
-        stage = f"{self.op.system}.{ASSEMBLE}"
-        return reject_row(
-            Reject(code=made.code, detail=made.detail),
-            run_id="",
-            system=self.op.system,
-            stage=stage,
-            row_id=item.id,
-            model=self.model,
-            ts_ms=int(time.time() * 1000),
-        )
+
+def own_reject(
+    op: "Synthesis", step: str, row_id: str, reject: RowReject, model: str
+) -> dict[str, Any]:
+    """The row of a reject that no call is to blame for."""
+    return reject_row(
+        Reject(code=reject.code, detail=reject.detail),
+        run_id="",
+        system=op.system,
+        stage=f"{op.system}.{step}",
+        row_id=row_id,
+        model=model,
+        ts_ms=int(time.time() * 1000),
+    )
 
 
 def terms_with(terms: Terms, spent: Mapping[str, Any], spec: Any) -> Terms:
