@@ -138,6 +138,27 @@ class BarrierContext:
             units.append(Unit(f"{i:06d}", seen, (f"{i:06d}", parts)))
         return self._run(step, units, work, "block", pool)
 
+    def over_values(
+        self,
+        step: str,
+        values: list[Any],
+        work: Work | LoadedWork,
+        *,
+        depends: Iterable[Any] = (),
+        ignore: Iterable[str] = (),
+        pool: Pool | None = None,
+    ) -> StepRef:
+        """Run a work on each of several plain values, which name all files that it may read.
+
+        The work gets the unit's name and its value; the rest is as for `over_parts`.
+        """
+        base = fingerprint([self._base(step, ignore), *depends])
+        units = [
+            Unit(f"{i:06d}", fingerprint([base, value]), (f"{i:06d}", value))
+            for i, value in enumerate(values)
+        ]
+        return self._run(step, units, work, "block", pool)
+
     def single(
         self,
         step: str,

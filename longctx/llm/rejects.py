@@ -30,6 +30,7 @@ ROW_CODES = frozenset(
         *("length_ratio", "inconsistent", "no_statements", "too_few_candidates"),
         *("source_too_long", "contaminated"),
         *("closed_book_solvable", "not_multihop", "unverified_pair", "qa_too_long"),
+        *("unresolved_reference", "not_in_chunk", "clue_not_needed", "near_dup_in_path"),
         "judge_failed",
     }
 )
