@@ -6,7 +6,7 @@ holds one index, the vocabulary and the words of one part; the words of all part
 a quarter of the size of the text.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -63,11 +63,11 @@ def retrieve(
         return set(fields) - {"op", *read}
 
     n = numbered.rows
-    counting = partial(_words, how.query_tokens)
+    counting = partial(count_part, how.query_tokens, None)
     words = context.per_part("words", counting, ["text"], ignore=unread("query_tokens"))
     known = context.single(
         "vocabulary",
-        partial(_vocabulary, words, n, how.max_df),
+        partial(weigh_words, words, n, how.max_df, 2),
         [words],
         ignore=unread("query_tokens", "max_df"),
     )
@@ -133,15 +133,15 @@ def _rows(step: StepRef, rows: Range, columns: list[str]) -> pa.Table:
     return pa.concat_tables(found).combine_chunks()
 
 
-def _flat(table: pa.Table, name: str) -> npt.NDArray[Any]:
+def flat(table: pa.Table, name: str) -> npt.NDArray[Any]:
     """The values of a list column, row after row."""
     return pa.chunked_array(
         [c.flatten() for c in table.column(name).chunks], table.schema.field(name).type.value_type
     ).to_numpy()
 
 
-def _bounds(table: pa.Table, name: str) -> I64:
-    """Where the list of each row begins and ends in `_flat`; int64[rows + 1]."""
+def bounds(table: pa.Table, name: str) -> I64:
+    """Where the list of each row begins and ends in `flat`; int64[rows + 1]."""
     return _offsets(pc.list_value_length(table.column(name)).to_numpy())
 
 
@@ -149,8 +149,13 @@ def _offsets(sizes: npt.ArrayLike) -> I64:
     return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes, dtype=np.int64)])
 
 
-def _words(query_words: int, part: Part, setting: Setting) -> pa.Table:
-    """The distinct words of each document of a part, their counts, and what it asks."""
+def count_part(
+    query_words: int, shown: Callable[[str], str] | None, part: Part, setting: Setting
+) -> pa.Table:
+    """The distinct words of each document of a part, their counts, and what it asks.
+
+    With `shown` the words of what it makes of a text are counted.
+    """
     from longctx.order.bm25 import count_words
 
     found = [_COUNTED.empty_table()]
@@ -159,11 +164,11 @@ def _words(query_words: int, part: Part, setting: Setting) -> pa.Table:
         texts = table.column("text").to_pylist()
         if not texts:
             continue
-        counted = [count_words(text, query_words) for text in texts]
+        counted = [count_words(shown(t) if shown else t, query_words) for t in texts]
         lengths = [int(c.counts.sum(dtype=np.int64)) for c in counted]
-        bounds = pa.array(_offsets([len(c.words) for c in counted]))
+        ends = pa.array(_offsets([len(c.words) for c in counted]))
         lists = [
-            pa.LargeListArray.from_arrays(bounds, pa.array(np.concatenate(values)))
+            pa.LargeListArray.from_arrays(ends, pa.array(np.concatenate(values)))
             for values in zip(*counted, strict=True)
         ]
         found.append(pa.table([pa.array(lengths, pa.int64()), *lists], schema=_COUNTED))
@@ -171,21 +176,25 @@ def _words(query_words: int, part: Part, setting: Setting) -> pa.Table:
     return Stats.attach(pa.concat_tables(found), {"occurrences": occurrences})
 
 
-def _vocabulary(words: StepRef, n: int, max_df: float, setting: Setting) -> dict[str, Any]:
+def weigh_words(
+    words: StepRef, n: int, max_df: float, least_df: int, setting: Setting
+) -> dict[str, Any]:
+    """The vocabulary of n documents whose words were counted; see `bm25.vocabulary`."""
     from longctx.order.bm25 import document_frequencies, vocabulary
 
     def of_parts() -> Iterator[npt.NDArray[np.uint64]]:
         for ref in words.files:
-            yield _flat(read_table(words.run_dir, ref, ["words"]), "words")
+            yield flat(read_table(words.run_dir, ref, ["words"]), "words")
 
     found, df = document_frequencies(of_parts())
-    known = vocabulary(found, df, n, max_df)
+    known = vocabulary(found, df, n, max_df, least_df)
     table = pa.table({"word": known.words, "idf": known.idf})
     figures = {"words": len(found), "words_indexed": len(known.words)}
     return {"vocabulary.parquet": Stats.attach(table, figures)}
 
 
-def _load_vocabulary(known: StepRef) -> "Vocabulary":
+def load_vocabulary(known: StepRef) -> "Vocabulary":
+    """The vocabulary that `weigh_words` wrote."""
     from longctx.order.bm25 import Vocabulary
 
     table = known.read()
@@ -207,12 +216,12 @@ def _index(
     order = np.argsort(numbers_by_place(numbered)[slice(*shard)])
     table = _rows(words, shard, ["length", "words", "counts"]).take(pa.array(order))
     index = build_index(
-        _bounds(table, "words"),
-        _flat(table, "words"),
-        _flat(table, "counts"),
+        bounds(table, "words"),
+        flat(table, "words"),
+        flat(table, "counts"),
         table.column("length").to_numpy(),
         mean_length,
-        _load_vocabulary(known),
+        load_vocabulary(known),
         how.k1,
         how.b,
     )
@@ -238,15 +247,15 @@ def _search(
     at = np.minimum(np.searchsorted(members, asking), len(members) - 1)
     postings = read_table(index.run_dir, index.files[place])
     word, document, weight = (postings.column(c).to_numpy() for c in postings.column_names)
-    vocabulary = _load_vocabulary(known)
+    vocabulary = load_vocabulary(known)
     starts = np.searchsorted(word, np.arange(len(vocabulary.words) + 1, dtype=np.int32))
     table = _rows(words, queries, ["words", "asked"])
     found, scores = search(
         Index(starts, document, weight),
         len(members),
-        _bounds(table, "words"),
-        _flat(table, "words"),
-        _flat(table, "asked"),
+        bounds(table, "words"),
+        flat(table, "words"),
+        flat(table, "asked"),
         np.where(members[at] == asking, at, -1),
         vocabulary,
         k,

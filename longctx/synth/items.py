@@ -21,7 +21,10 @@ _SUBTAG = re.compile(r"[-_]")
 
 @dataclass(frozen=True)
 class Item:
-    """A chosen document with what the stages so far have said of it, by their step."""
+    """A chosen document with what the stages so far have said of it, by their step.
+
+    `bin` is the number of the bin that it was chosen for.
+    """
 
     id: str
     lang: str
@@ -29,6 +32,7 @@ class Item:
     n_tokens: int
     text: str
     replies: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    bin: int = 0
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from longctx.engine import cluster, commit, summary
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.commit import Commit
 from longctx.engine.op import Barrier, Setting
-from longctx.engine.units import Pool
+from longctx.engine.steps import StepRef
+from longctx.engine.units import LoadedWork, Pool, Work
 from longctx.errors import RunError
 from longctx.io.output_folder import claim, withdraw
 from longctx.llm.accounting import cost_usd
@@ -40,7 +41,7 @@ from longctx.llm.spec import (
 from longctx.llm.types import LLMJobError, Usage
 from longctx.synth.items import Item, Quotas, units_of
 from longctx.synth.prompt import Prompt
-from longctx.synth.rows import Reject, Row
+from longctx.synth.rows import Made, Reject, Row
 from longctx.synth.rule_set import rule_set
 from longctx.synth.stages_choose import candidates_of, chosen_of, figures_of
 from longctx.synth.stages_files import FilesWork, publish, to_file
@@ -109,8 +110,11 @@ class Synthesis(Barrier):
         """What a stage asks about a document."""
         raise NotImplementedError
 
-    def made(self, item: Item, counter: TokenCounter, seed: int) -> Sequence[Row] | Reject:
-        """The rows of a document that has all replies, at least one; by default `row`'s."""
+    def made(self, item: Item, counter: TokenCounter, seed: int) -> Sequence[Row | Made] | Reject:
+        """The rows of a document that has all replies, at least one; by default `row`'s.
+
+        The counts of a `Made` go with the row's facts, under `counts`.
+        """
         row = self.row(item, counter, seed)
         return row if isinstance(row, Reject) else [row]
 
@@ -141,6 +145,15 @@ class Synthesis(Barrier):
     def work(self, step: str) -> type[AskWork]:
         """How the units of a stage ask; ops with a stage of many calls a document say so here."""
         return AskWork
+
+    def rows_work(self, setting: Setting, folder: str, model: str) -> Work:
+        """What makes rows of the units; ops whose units are no documents say so here."""
+        return RowsWork(self, setting, folder, model)
+
+    def accounted(self, context: BarrierContext, chosen: int) -> bool:
+        """Whether what went in is what came out, rejects included; by default documents."""
+        made, told = context.step_stats["rows"], context.step_stats["files"]
+        return bool(made["ok"] + told.get("rejects", 0) == chosen)
 
     def asked_tokens(self, step: str) -> float:
         """Tokens of a prompt on average, for the plan; by default the document's."""
@@ -212,14 +225,8 @@ class Synthesis(Barrier):
         model = self._model_id(self.generator)
         units = self.asked(context, chosen, model)
         own = self._own_fields() - self.reaches.get("rows", frozenset())
-        rows = context.over_parts(
-            "rows",
-            units,
-            ["text"],
-            RowsWork(self, context.setting, context.relative("rows"), model),
-            depends=[model],
-            ignore=own,
-        )
+        work = self.rows_work(context.setting, context.relative("rows"), model)
+        rows = self._over(context, "rows", units, work, depends=[model], ignore=own)
         context.single("figures", partial(figures_of, self, rows), [rows])
         context.exchange(
             "files",
@@ -240,6 +247,12 @@ class Synthesis(Barrier):
         for call in self.calls():
             self._ask(context, call, units, model)
         return units
+
+    def _over(
+        self, context: BarrierContext, step: str, units: Units, work: Work | LoadedWork, **more: Any
+    ) -> StepRef:
+        """A step over units of documents in parts; ops with units of another kind run them here."""
+        return context.over_parts(step, units, ["text"], work, **more)
 
     def _units(self, chosen: Sequence[dict[str, Any]]) -> Units:
         return [
@@ -279,10 +292,10 @@ class Synthesis(Barrier):
         terms = self._terms(context, call, clients, model)
         folder = context.relative(call.step)
         work = self.work(call.step)(self, context.setting, folder, call.step, terms)
-        context.over_parts(
+        self._over(
+            context,
             call.step,
             units,
-            ["text"],
             work,
             depends=[model, call.max_tokens, call.temperature, call.top_p],
             ignore=self._own_fields() - self.reaches.get(call.step, frozenset()),

@@ -27,6 +27,7 @@ from longctx.llm.keys import canonical_json
 from longctx.llm.rejects import Reject, StageCount, reject_row, reject_table
 from longctx.llm.spec import Terms, client_of
 from longctx.synth.items import Item
+from longctx.synth.rows import Made
 from longctx.synth.rows import Reject as RowReject
 from longctx.synth.tokens import token_counter
 
@@ -59,12 +60,15 @@ def items_of(run_dir: str, groups: Groups) -> list[Item]:
     found: list[Item] = []
     known = {step: _replies(run_dir, ref) for step, ref in _files(groups, "replies").items()}
     for part, brought in groups:
-        texts = _texts(part, [row["row"] for row in brought["rows"]])
+        # What came from a table of its own has no row of the corpus, and no text.
+        places = [row["row"] for row in brought["rows"] if row["row"] is not None]
+        texts = _texts(part, places) if places else {}
         for row in brought["rows"]:
             if all(row["id"] in replies for replies in known.values()):
                 said = {step: replies[row["id"]] for step, replies in known.items()}
                 described = (row["id"], row["lang"], row["source"], row["n_tokens"])
-                found.append(Item(*described, texts[row["row"]], said))
+                text = "" if row["row"] is None else texts[row["row"]]
+                found.append(Item(*described, text, said, row["bin"]))
     return found
 
 
@@ -109,7 +113,7 @@ class AskWork:
     def __call__(self, payload: tuple[str, Groups], sink: Sink) -> dict[str, Any]:
         name, groups = payload
         stage, client = self.op.call(self.stage), self._client()
-        items = items_of(self.setting.run_dir, groups)
+        items = self.items(groups)
         before = usage_of(client, stage)
         found, requests = self.answers(client, stage, items)
         # The commit must not say more than the cache can repeat.
@@ -131,6 +135,10 @@ class AskWork:
         if facts := getattr(client.backend, "facts", None):
             told["backend"] = {canonical_json(facts): 1}
         return {"stats": {**counted(count), **told, "usage": used}}
+
+    def items(self, groups: Groups) -> list[Item]:
+        """What a unit asks about, each once."""
+        return items_of(self.setting.run_dir, groups)
 
     def answers(
         self, client: Client, stage: CallStage, items: Sequence[Item]
@@ -211,8 +219,10 @@ class RowsWork:
                 continue
             assert made, "a document without a row is a reject"
             count.ok += 1
-            for row in made:
-                facts = canonical_json(self.op.facts(item, row))
+            for one in made:
+                row, counts = one if isinstance(one, Made) else (one, {})
+                known = self.op.facts(item, row)
+                facts = canonical_json({**known, "counts": counts} if counts else known)
                 kept = {"kind": ROW, "facts": facts, "data": json.dumps(row, ensure_ascii=False)}
                 listed.append({"id": item.id, "file": files[item.id], **kept})
         rows = len(listed)
