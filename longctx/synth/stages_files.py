@@ -81,7 +81,7 @@ def publish(op: "Synthesis", context: BarrierContext, synthesis: dict[str, Any])
     setting, told = context.setting, context.step_stats["files"]
     made = context.step_stats["rows"]
     written, rejected = told.get("rows", 0), told.get("rejects", 0)
-    if written != made["rows"] or made["ok"] + rejected != synthesis["chosen"]:
+    if written != made["rows"] or not op.accounted(context, synthesis["chosen"]):
         raise RunError(
             f"{written:,} of {made['rows']:,} rows were written, for {made['ok']:,} documents, and "
             f"{rejected:,} rejects, for {synthesis['chosen']:,} chosen documents",
