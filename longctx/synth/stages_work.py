@@ -58,7 +58,7 @@ Groups = Sequence[tuple[Part, Brought]]
 def items_of(run_dir: str, groups: Groups) -> list[Item]:
     """The documents of a unit that no earlier stage rejected, with text and replies."""
     found: list[Item] = []
-    known = {step: _replies(run_dir, ref) for step, ref in _files(groups, "replies").items()}
+    known = replies_of(run_dir, groups)
     for part, brought in groups:
         # What came from a table of its own has no row of the corpus, and no text.
         places = [row["row"] for row in brought["rows"] if row["row"] is not None]
@@ -70,6 +70,11 @@ def items_of(run_dir: str, groups: Groups) -> list[Item]:
                 text = "" if row["row"] is None else texts[row["row"]]
                 found.append(Item(*described, text, said, row["bin"]))
     return found
+
+
+def replies_of(run_dir: str, groups: Groups) -> dict[str, dict[str, dict[str, Any]]]:
+    """What the steps so far have said of a unit, by step and id."""
+    return {step: _replies(run_dir, ref) for step, ref in _files(groups, "replies").items()}
 
 
 def _files(groups: Groups, kind: str) -> dict[str, FileRef]:
