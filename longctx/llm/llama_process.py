@@ -2,45 +2,47 @@
 
 Ray ends workers with SIGKILL, after which nobody is left to stop a child. So the child is started
 with Linux's parent-death signal, which is bound to the *thread* that started it: `Child` belongs
-into a thread that lives as long as the process.
+into a thread that lives as long as the process. A small Python asks for that signal and becomes the
+child: a function between fork and exec can stand still where other threads held locks at the fork,
+and the processes of Ray have many.
 """
 
-import ctypes
 import logging.handlers
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_DIES_WITH = f"""
+import ctypes, os, sys
+ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, {int(signal.SIGKILL)})
+os.getppid() == int(sys.argv[1]) or os._exit(1)
+try:
+    os.execvp(sys.argv[2], sys.argv[2:])
+except OSError as error:
+    sys.exit(f"{{sys.argv[2]}} cannot be started: {{error.strerror}}")
+"""
 _LOG_BYTES, _LOGS, _LAST_LINES = 8 << 20, 2, 40
 
 
 class Child:
-    """A running child; raises OSError where it cannot be started."""
+    """A running child, which ends at once with a line in its log where it cannot be started."""
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str], log: Path) -> None:
-        # Loaded before the fork: between fork and exec little may be done.
-        libc, parent = ctypes.CDLL(None, use_errno=True), os.getpid()
-
-        def die_with_parent() -> None:
-            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:
-                os._exit(1)
-
         log.parent.mkdir(parents=True, exist_ok=True)
         self.log = log
         self.last_lines: deque[str] = deque(maxlen=_LAST_LINES)
         self.process = subprocess.Popen(
-            command,
+            [sys.executable, "-I", "-S", "-c", _DIES_WITH, str(os.getpid()), *command],
             env=dict(env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            preexec_fn=die_with_parent,
         )
         self._reader = threading.Thread(target=self._read, name="longctx-llama-log", daemon=True)
         self._reader.start()

@@ -140,7 +140,7 @@ class LlamaCpp:
             )
         except OSError as error:
             raise LLMJobError(
-                "misconfigured", f"{self._binary} cannot be started: {error.strerror}"
+                "misconfigured", f"the log of llama-server cannot be written: {error.strerror}"
             ) from None
 
     async def _ready(self, child: Child, port: int, key: str) -> OpenAICompat:

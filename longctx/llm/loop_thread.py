@@ -9,10 +9,37 @@ import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import wait
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 _HEARS_SIGNALS_S = 0.5
+_ENDS_S = 5.0
+
+
+class _Call(Generic[T]):
+    """One piece of work on the loop, which can be given up even before it has begun."""
+
+    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+        self.ended = threading.Event()
+        self._work = work
+        self._task: asyncio.Task[Any] | None = None
+        self._given_up = False
+
+    async def main(self) -> T:
+        self._task = asyncio.current_task()
+        try:
+            if self._given_up:
+                self._work.close()
+                raise asyncio.CancelledError
+            return await self._work
+        finally:
+            self.ended.set()
+
+    def give_up(self) -> None:
+        """Called on the loop."""
+        self._given_up = True
+        if self._task is not None:
+            self._task.cancel()
 
 
 class LoopThread:
@@ -34,14 +61,18 @@ class LoopThread:
         if threading.current_thread() is self._thread:
             work.close()
             raise RuntimeError("the loop thread cannot wait for itself")
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        call = _Call(work)
         try:
+            future = asyncio.run_coroutine_threadsafe(call.main(), self.loop)
             # A signal that comes just before the wait would be heard only when it ends.
             while not wait([future], timeout=_HEARS_SIGNALS_S).done:
                 pass
             return future.result()
         except BaseException:
-            future.cancel()
+            # Wherever the interrupt came, also before there was a future to cancel; what is asked
+            # for next must not meet requests that are about to end.
+            self.loop.call_soon_threadsafe(call.give_up)
+            call.ended.wait(_ENDS_S)
             raise
 
     def stop(self) -> None:
