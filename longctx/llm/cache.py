@@ -2,8 +2,9 @@
 
 Stored is the raw text before any parsing: a better parser costs nothing. Never stored are errors,
 empty texts, messages of clients that were taken for texts, and (unless asked for) answers that were
-cut off or filtered: the next run asks for those again. Entries are found by the key of their
-request alone.
+cut off or filtered: the next run asks for those again. Where a text may end with its budget
+(`GenRequest.may_be_cut`), one that does is stored. Entries are found by the key of their request
+alone.
 """
 
 from collections.abc import Iterable, Sequence
@@ -68,10 +69,12 @@ def entry_of(result: GenResult, logical: str, model: str, created: float) -> Ent
     )
 
 
-def is_storable(result: GenResult, store_truncated: bool) -> bool:
+def is_storable(result: GenResult, store_truncated: bool, may_be_cut: bool = False) -> bool:
     """Whether a result may be stored, as far as it does not depend on what the text says."""
     if not result.text.strip() or result.finish_reason == "error":
         return False
+    if may_be_cut and result.finish_reason == "length":
+        return True
     if result.finish_reason in _KEPT_IF_ASKED:
         return store_truncated
     return result.error is None

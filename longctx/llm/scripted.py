@@ -16,6 +16,13 @@ from longctx.llm.classify import read_reply
 from longctx.llm.faults import FaultPlan, Said, wire_reply
 from longctx.llm.types import Answer, AttemptError, Caps, GenRequest, Usage
 
+
+class Cut(str):
+    """What a rule says of a text that its budget ended: the reply's finish reason is `length`."""
+
+    __slots__ = ()
+
+
 Rule = Callable[[GenRequest], str]
 Rules = Mapping[str, Rule]
 
@@ -47,13 +54,14 @@ def reply_text(req: GenRequest, key: str, rules: Rules) -> str:
     rule = rules.get(kind_of(req))
     text = rule(req) if rule else words(key, min(req.max_tokens, _MOST_WORDS))
     ends = [at for stop in req.stop or () if stop and (at := text.find(stop)) >= 0]
-    return text[: min(ends, default=len(text))]
+    return text[: min(ends)] if ends else text
 
 
 def said(req: GenRequest, key: str, rules: Rules, model: str) -> Said:
     """The reply of a request before anything fails; tokens are those of the estimate."""
     text = reply_text(req, key, rules)
-    return Said(text, model, Usage(estimate_tokens(req.messages), estimate_text(text)))
+    usage = Usage(estimate_tokens(req.messages), estimate_text(text))
+    return Said(str(text), model, usage, "length" if isinstance(text, Cut) else "stop")
 
 
 class ScriptedBackend:

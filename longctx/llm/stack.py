@@ -169,7 +169,8 @@ class Stored:
         if seen != self.stored and (found := self.writer.cache.get([key]).get(key)):
             return found.result(req.request_id, key)
         result = await self.inner.complete(req, key)
-        if not is_storable(result, self._store_truncated) or is_sentinel(result.text):
+        keeps = is_storable(result, self._store_truncated, req.may_be_cut)
+        if not keeps or is_sentinel(result.text):
             return result
         entry = entry_of(result, logical, self._model_id, self._wall())
         counting = await self.writer.store(entry)

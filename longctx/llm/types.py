@@ -25,7 +25,8 @@ class GenRequest:
     `messages` have the roles system, user and assistant; a last assistant message is a prefix to be
     continued. `extra` is passed through to the server (top_k, min_p, ...). `request_id` is unique
     inside one call of `generate`; it, `system`, `stage` and `row_id` (labels for accounting and
-    rejects) and `parts` (named pieces the prompt was built from, never sent) are not in the key.
+    rejects) and `parts` (named pieces the prompt was built from, never sent) are not in the key,
+    nor is `may_be_cut`: the asker takes a text that its budget ended, so that is kept as well.
     """
 
     request_id: str
@@ -42,6 +43,7 @@ class GenRequest:
     stage: str = ""
     row_id: str = ""
     parts: dict[str, Any] | None = None
+    may_be_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)

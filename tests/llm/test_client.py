@@ -314,6 +314,18 @@ def test_only_whole_answers_are_stored(loop: LoopThread, tmp_path: Path) -> None
         assert [(r.text, r.error) for r in second] == [(r.text, r.error) for r in first]
 
 
+def test_a_text_that_may_be_cut_is_stored_as_it_is(loop: LoopThread, tmp_path: Path) -> None:
+    plan = [Answer(text="cut o", finish_reason="length")]
+    filtered = [Answer(text="fil", finish_reason="content_filter")]
+    wanted = [request("0", may_be_cut=True), request("1", may_be_cut=True)]
+    asked = client(loop, Planned({"0": plan, "1": filtered}), SQLiteCache(tmp_path / "c.sqlite"))
+    first, second = asked.generate(wanted), asked.generate(wanted)
+    assert [r.from_cache for r in second] == [True, False]
+    assert [(r.text, r.finish_reason) for r in second] == [(r.text, r.finish_reason) for r in first]
+    # Neither key nor text tells whether a text may be cut.
+    assert asked.generate([request("0")])[0].from_cache
+
+
 def test_a_finished_answer_serves_another_limit_if_asked_for(
     loop: LoopThread, tmp_path: Path
 ) -> None:

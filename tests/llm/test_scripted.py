@@ -16,7 +16,7 @@ import pytest
 from longctx.llm.classify import RULES, read_reply
 from longctx.llm.faults import KINDS, SILENT, Fault, FaultKind, FaultPlan
 from longctx.llm.keys import canonical_key
-from longctx.llm.scripted import ScriptedBackend
+from longctx.llm.scripted import Cut, ScriptedBackend
 from longctx.llm.structured import verdict
 from longctx.llm.types import Answer, AttemptError, GenRequest
 from tests.llm.fault_server import FaultServer
@@ -52,6 +52,14 @@ def test_rules_read_parts_and_stops_cut() -> None:
     assert attempt(backend, ask(stage="echo", parts={"text": "a b"})).text == "a b # more"
     named = ask(stage="other", parts={"text": "a", "kind": "echo"}, stop=["zzz", " #"])
     assert attempt(backend, named).text == "a"
+
+
+def test_a_rule_says_that_its_budget_ended_a_text() -> None:
+    backend = ScriptedBackend({"cut": lambda req: Cut("a b"), "whole": lambda req: "a b"})
+    cut, whole = (attempt(backend, ask(stage=stage)) for stage in ("cut", "whole"))
+    assert (cut.text, cut.finish_reason) == ("a b", "length")
+    assert whole == replace(cut, finish_reason="stop")
+    assert attempt(backend, ask(stage="cut", stop=["b"])).finish_reason == "stop"
 
 
 def test_latency_is_of_the_stage_and_takes_no_time_here() -> None:
