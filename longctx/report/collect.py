@@ -29,7 +29,6 @@ from longctx.report.data import (
     Neighbours,
     ReportData,
     StageRow,
-    Synthesised,
     WindowAudit,
 )
 from longctx.report.mixture.collect import check_mixture, mixture_of
@@ -37,6 +36,7 @@ from longctx.report.run_shape import check
 from longctx.report.scores.data import CORRELATIONS, PAGES, page_of
 from longctx.report.scores.passages import masked
 from longctx.report.scores.sample import spaced
+from longctx.report.synth.collect import check_synthesis, synthesis_of, with_rows
 from longctx.report.texts import text_files, text_of
 
 FILE = "report.html"
@@ -56,6 +56,7 @@ def write_report(run_dir: str) -> list[str]:
     from longctx.report.mixture.stage import render_stage
     from longctx.report.scores.collect import gather
     from longctx.report.scores.write import drawn, score_rows
+    from longctx.report.synth.page import render as render_rows
 
     root = paths.absolute(run_dir)
     run = load_run(root)
@@ -68,6 +69,9 @@ def write_report(run_dir: str) -> list[str]:
     files = {FILE: render(linked), **drawn(pages)}
     if linked.mixture is not None:
         files[page_of(linked.mixture.stage)] = render_stage(linked.mixture)
+    if linked.synthesis is not None:
+        whole = with_rows(linked.synthesis, root, run)
+        files[page_of(whole.stage)] = render_rows(whole)
     for name, page in files.items():
         paths.write_atomic(paths.inside(root, name), page.encode())
     known = {page_of(stage["stage"]) for stage in run["stages"]} | {page_of(CORRELATIONS)}
@@ -84,6 +88,7 @@ def load_run(run_dir: str) -> Run:
     check("run", run, file)
     for number, stage in enumerate(run["stages"]):
         check_mixture(stage, file, ("stages", number))
+        check_synthesis(stage, file, ("stages", number))
         for step, figures in stage["steps"].items():
             place = ("stages", number, "steps", step)
             check("warnings", figures.get("warnings", {}), file, (*place, "warnings"))
@@ -128,7 +133,7 @@ def collect(run_dir: str) -> ReportData:
         neighbours=_neighbours(stages),
         windows=_windows(run, stages),
         exported=_exported(stages),
-        synthesised=_synthesised(stages),
+        synthesis=synthesis_of(run),
         sources=_mixes(tokens, "by_source"),
         licenses=_mixes(tokens, "by_license"),
         quarantine=_quarantine(stages),
@@ -226,27 +231,6 @@ def _exported(stages: Iterable[Stage]) -> Exported | None:
         return None
     counts = (found["files"], found["documents"], found["bytes"])
     return Exported(*counts, found["format"], found.get("order_by", ""))
-
-
-def _synthesised(stages: Iterable[Stage]) -> Synthesised | None:
-    synthesis = next((s for s in stages if s["op"].startswith("synth.")), None)
-    told = synthesis["summary"].get("synthesis") if synthesis else None
-    if synthesis is None or not told:
-        return None
-    used = [s["usage"] for s in told["stages"].values() if "usage" in s]
-    costs = [u["cost_usd"] for u in used]
-    files = synthesis["steps"]["files"]
-    return Synthesised(
-        rows=told["rows"],
-        chosen=told["chosen"],
-        rejects=told["rejects"],
-        files=files["files"],
-        bytes=files["bytes"],
-        model=told["model"],
-        calls=sum(u["calls"] for u in used),
-        tokens=sum(u["prompt_tokens"] + u["completion_tokens"] for u in used),
-        usd=None if None in costs else sum(costs),
-    )
 
 
 def _windows(run: Run, stages: Iterable[Stage]) -> WindowAudit | None:

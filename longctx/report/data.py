@@ -5,9 +5,12 @@ snippets); the report never carries a corpus.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from longctx.report.mixture.data import MixtureData
+
+if TYPE_CHECKING:
+    from longctx.report.synth.data import SynthData
 
 
 @dataclass(frozen=True)
@@ -128,24 +131,6 @@ class Exported:
 
 
 @dataclass(frozen=True)
-class Synthesised:
-    """Rows that a language model's replies became; `rejects` counts those that came to nothing.
-
-    `calls`, `tokens` (read and written) and `usd` are what this took, None without a known price.
-    """
-
-    rows: int
-    chosen: int
-    rejects: dict[str, int]
-    files: int
-    bytes: int
-    model: str
-    calls: int
-    tokens: int
-    usd: float | None
-
-
-@dataclass(frozen=True)
 class Mix:
     """Tokens by name (source or licence): in the documents read, and in what was made of them."""
 
@@ -198,7 +183,7 @@ class ReportData:
     neighbours: Neighbours | None = None
     windows: WindowAudit | None = None
     exported: Exported | None = None
-    synthesised: Synthesised | None = None
+    synthesis: "SynthData | None" = None
     sources: list[Mix] = field(default_factory=list)
     licenses: list[Mix] = field(default_factory=list)
     quarantine: dict[str, int] = field(default_factory=dict)
@@ -219,7 +204,7 @@ class ReportData:
 
     @property
     def _ends_in_rows(self) -> bool:
-        return bool(self.stages) and self.stages[-1].op.startswith("synth.")
+        return bool(self.stages) and self.stages[-1].op.startswith(("synth.", "prefer."))
 
     @property
     def made(self) -> str:

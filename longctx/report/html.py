@@ -16,6 +16,7 @@ from longctx.report.layout import Section, section
 from longctx.report.markup import Markup, join, tag, text
 from longctx.report.mixture.section import mixture_section
 from longctx.report.scores.section import scores
+from longctx.report.synth.section import rows_section
 
 # The style sheet is ours and is the only text that is not escaped.
 _STYLE = Markup(files("longctx.report").joinpath("style.css").read_text(encoding="utf-8"))
@@ -29,10 +30,15 @@ def _mixture(data: ReportData) -> Section | None:
     return mixture_section(data.mixture)
 
 
+def _rows(data: ReportData) -> Section | None:
+    return rows_section(data.synthesis)
+
+
 _SECTIONS = (
     summary.summary,
     rows.stages,
     _mixture,
+    _rows,
     rows.lengths,
     scores,
     rows.duplicates,

@@ -58,12 +58,12 @@ def output_of(run: dict[str, Any], root: str) -> str:
 
 
 def refuse_documents(folder: str) -> None:
-    """Raise RecipeError for an output of `export` or `synth.*`, whose files hold no windows."""
+    """Raise RecipeError for an output of `export` or of a language model's rows: no windows."""
     manifest = read_json(folder, "manifest.json") or {}
     if "rows" in manifest and "windows" not in manifest:
         raise RecipeError(
             "this output holds rows that a language model made, not windows: its recipe ends in "
-            "`synth.*`",
+            "`synth.*` or `prefer.*`",
             where=folder,
             remedy="read its files as they are: manifest.json lists them; windows come from `pack`",
         )

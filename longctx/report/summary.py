@@ -1,7 +1,7 @@
 """The top of the page: what went in, what came out, where it lies, what deserves a look."""
 
 from longctx.credentials import masked
-from longctx.report.data import Exported, ReportData, Synthesised
+from longctx.report.data import Exported, ReportData
 from longctx.report.findings import FINISHED, Finding, findings
 from longctx.report.format import (
     compact,
@@ -16,6 +16,7 @@ from longctx.report.format import (
 )
 from longctx.report.layout import Section, code, facts, prose, tiles
 from longctx.report.markup import NOTHING, Markup, join, tag, text
+from longctx.report.synth.data import SynthData
 
 _FORMATS = {"jsonl": "JSON Lines", "parquet": "Parquet"}
 
@@ -68,8 +69,8 @@ def outcome(data: ReportData) -> str:
     if exported is not None:
         order = f", by {one_line(exported.order_by, 60)}" if exported.order_by else ""
         return f"{said} They are written to {_files(exported)} ({size(exported.bytes)}){order}."
-    if data.synthesised is not None:
-        return f"{said} {_rows_made(data.synthesised)}"
+    if data.synthesis is not None:
+        return f"{said} {_rows_made(data.synthesis)}"
     if data.status == FINISHED and not data.writes_output:
         return (
             f"{said} The recipe ends without pack or export, so the output is empty: scores and "
@@ -78,7 +79,7 @@ def outcome(data: ReportData) -> str:
     return said
 
 
-def _rows_made(made: Synthesised) -> str:
+def _rows_made(made: SynthData) -> str:
     """What a model made of the documents, with what, and what that took."""
     said = (
         f"A language model ({one_line(made.model, 60)}) was asked about "
@@ -89,8 +90,10 @@ def _rows_made(made: Synthesised) -> str:
         most = sorted(made.rejects.items(), key=lambda one: (-one[1], one[0]))
         codes = ", ".join(f"{code} {count(n)}" for code, n in most[:5])
         said += f", {plural(sum(made.rejects.values()), 'reject')} ({codes})"
-    cost = "" if made.usd is None else f", {made.usd:,.2f} USD"
-    return f"{said}. It took {plural(made.calls, 'call')} and {compact(made.tokens)} tokens{cost}."
+    used = made.used
+    cost = "" if used.usd is None else f", {used.usd:,.2f} USD"
+    took = f"{plural(used.calls, 'call')} and {compact(used.read + used.written)} tokens"
+    return f"{said}. It took {took}{cost}."
 
 
 def _files(exported: Exported) -> str:
@@ -114,8 +117,8 @@ def _tiles(data: ReportData) -> list[tuple[str, str, str]]:
     ]
     if data.exported is not None:
         shown.append(("Files", _number(data.exported.files), size(data.exported.bytes)))
-    if data.synthesised is not None:
-        made = data.synthesised
+    if data.synthesis is not None:
+        made = data.synthesis
         shown.append(("Rows made", _number(made.rows), _of(made.rows, made.chosen)))
     audit = data.windows
     if audit is not None:

@@ -35,7 +35,7 @@ def passages(text: str, places: Sequence[Place] = (), beginning: int = BEGINNING
     for place in places[:_MOST]:
         end = min(place.end, place.start + _LONGEST)
         shown.append((max(0, place.start - _AROUND), min(len(text), end + _AROUND)))
-    return [Passage(a, _pieces(text, a, b, places)) for a, b in _merged(shown)]
+    return [Passage(a, pieces_of(text, a, b, places)) for a, b in _merged(shown)]
 
 
 def around(text: str, place: Place) -> list[Piece]:
@@ -43,12 +43,12 @@ def around(text: str, place: Place) -> list[Piece]:
     start, end, _ = place
     end = min(end, start + _LONGEST)
     first, last = max(0, start - _AROUND), min(len(text), end + _AROUND)
-    return _pieces(text, first, last, [Place(start, end, place.label or " ")])
+    return pieces_of(text, first, last, [Place(start, end, place.label or " ")])
 
 
 def masked(text: str, limit: int) -> str:
     """The beginning of a text with personal data masked, for places without markup."""
-    pieces = _pieces(text, 0, min(limit, len(text)), ())
+    pieces = pieces_of(text, 0, min(limit, len(text)), ())
     return "".join(f"[{p.label}]" if p.masked else p.text for p in pieces)
 
 
@@ -62,8 +62,8 @@ def _merged(shown: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return found
 
 
-def _pieces(text: str, start: int, end: int, places: Sequence[Place]) -> list[Piece]:
-    """Characters start..end-1 cut where a mask or a place begins or ends."""
+def pieces_of(text: str, start: int, end: int, places: Sequence[Place]) -> list[Piece]:
+    """Characters start..end-1 of a text, cut where a mask or a place begins or ends."""
     from longctx.filter.pii import find
 
     first = max(0, start - _MARGIN)

@@ -35,9 +35,13 @@ def opened(run_dir: str, name: str) -> pq.ParquetFile:
 def read_group(
     run_dir: str, name: str, file: pq.ParquetFile, group: int, columns: list[str]
 ) -> Any:
-    """Columns of one row group of an opened file, as a table. Raises DamagedFileError."""
+    """Columns of one row group of an opened file, as a table. Raises DamagedFileError.
+
+    A column may be a field of a nested one: "docs.list.element.role".
+    """
     url = paths.join(run_dir, name)
-    if group >= file.metadata.num_row_groups or not set(columns) <= set(file.schema_arrow.names):
+    roots = {column.partition(".")[0] for column in columns}
+    if group >= file.metadata.num_row_groups or not roots <= set(file.schema_arrow.names):
         raise DamagedFileError(UNALIGNED, file=url)
     with intact(url):
         return persistently(

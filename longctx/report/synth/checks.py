@@ -1,0 +1,177 @@
+"""The checks of a synthesis in one sentence each: what should hold, and what was found. Pure.
+
+What should hold stands here by the name of the check; what was found is told from the form of its
+figures, so that a check which an op adds is told in numbers even where this page has no words for
+it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from longctx.report.format import count, decimal, one_line, percent
+from longctx.report.synth.data import Check, Verdict
+
+_SHOULD = {
+    "depth": "The evidence stands at every depth of the context equally often",
+    "token_depth": "Counted in tokens, too, the evidence stands at every depth equally often",
+    "gold_position": "The right passages stand at every place equally often",
+    "clue_depth": "The clue documents stand at every depth equally often",
+    "adjacent": "Pieces of evidence stand side by side no more often than chance puts them there",
+    "order": "Pieces of one document keep their order no more often than chance lets them",
+    "lengths": "No context is longer than was drawn for it",
+    "target_len": "The lengths that contexts aim at are spread evenly over their range",
+    "even_lengths": "The lengths of the documents are spread evenly over their range",
+    "length": "No row is longer than the system allows",
+    "context_tokens": "Contexts keep to their shortest and longest length",
+    "row_tokens": "Rows keep to their shortest and longest length",
+    "answer_words": "Words of the answers",
+    "support": "The words of the answers stand in their evidence",
+    "leave_summary_out": "Without the summary the answers have less support",
+    "leave_gold_out": "Without the right passages no passage holds an answer",
+    "sound_rows": "Every row is what its parts say",
+    "rows": "Every row is what its parts say",
+    "decontamination": "No row shares a run of words with the evaluation sets",
+    "types": "The types of rows have the shares that were asked for",
+    "task_type": "The kinds of questions are drawn equally often",
+    "chosen": "Each of the proposed questions is drawn equally often",
+    "lang": "Languages have the shares that were asked for",
+    "hops": "Questions have the numbers of hops that were asked for",
+    "conservation": "Every document is either in a row or among the rejects",
+}
+# Checks that cannot be told because what they compare with was not given.
+_WITHOUT = frozenset({"decontamination"})
+_LARGEST = 1e18
+_NAMES = ("problems", "reasons", "counts")
+
+
+def check_of(name: str, found: Mapping[str, Any]) -> Check:
+    """A check by its name and figures; one without `ok` is a bare figure."""
+    should = _SHOULD.get(name, one_line(name.replace("_", " "), 60).capitalize())
+    verdict = _verdict(name, found)
+    figures = {k: v for k, v in found.items() if k not in ("ok", "warn")}
+    said = "none were given" if verdict == "not looked at" else _found(figures)
+    sentence = f"{should}: {said}."
+    if found.get("warn") is True and verdict == "holds":
+        sentence += " One sound run in a hundred is as far off as this."
+    return Check(one_line(name, 60), sentence, verdict)
+
+
+def _verdict(name: str, found: Mapping[str, Any]) -> Verdict:
+    if "ok" not in found:
+        return "figure"
+    if found["ok"] is None:
+        return "not looked at" if name in _WITHOUT else "too few rows"
+    return "holds" if found["ok"] is True else "fails"
+
+
+def _found(figures: Mapping[str, Any]) -> str:
+    """What was found, by the form of the figures."""
+    for keys, say in _FORMS:
+        if all(_is_number(figures.get(key)) for key in keys):
+            return say(figures)
+    return _plain(figures)
+
+
+def _chi2(f: Mapping[str, Any]) -> str:
+    return (
+        f"chi-squared {decimal(f['stat'])} with {count(f['df'])} degrees of freedom, p "
+        f"{_p(f['p'])}; the largest deviation is {percent(f['max_dev'])}, "
+        f"{percent(f['tol'])} allowed"
+    )
+
+
+def _ks(f: Mapping[str, Any]) -> str:
+    return (
+        f"the distribution is {decimal(f['D'])} off at the most (Kolmogorov-Smirnov, "
+        f"{count(f['n'])} rows)"
+    )
+
+
+def _adjacent(f: Mapping[str, Any]) -> str:
+    return (
+        f"{count(f['found'])} such pairs, {decimal(f['expected'])} expected with a standard error "
+        f"of {decimal(f['error'])}"
+    )
+
+
+def _kept(f: Mapping[str, Any]) -> str:
+    return f"{count(f['kept'])} did, {decimal(f['expected'])} expected, p {_p(f['p'])}"
+
+
+def _shared(f: Mapping[str, Any]) -> str:
+    return f"{percent(f['share'])} of the rows, at least {percent(f['bound'])} wanted"
+
+
+def _within(f: Mapping[str, Any]) -> str:
+    return f"{_range(f)}; {count(f['least'])} to {count(f['most'])} allowed"
+
+
+def _bounded(f: Mapping[str, Any]) -> str:
+    return f"{_range(f)}; the bound is {decimal(f['bound'])}"
+
+
+def _over(f: Mapping[str, Any]) -> str:
+    return f"{_range(f)}; {count(f['over'])} too long"
+
+
+def _range(f: Mapping[str, Any]) -> str:
+    low, mean, high = (_value(f[key]) for key in ("min", "mean", "max"))
+    return f"from {low} to {high}, {mean} on average"
+
+
+def _hits(f: Mapping[str, Any]) -> str:
+    return f"{count(f['hits'])} found"
+
+
+# The first form all of whose numbers are there is taken.
+_FORMS = (
+    (("stat", "df", "p", "max_dev", "tol"), _chi2),
+    (("D", "n"), _ks),
+    (("found", "expected", "error"), _adjacent),
+    (("kept", "expected", "p"), _kept),
+    (("share", "bound"), _shared),
+    (("min", "mean", "max", "least", "most"), _within),
+    (("min", "mean", "max", "over"), _over),
+    (("min", "mean", "max", "bound"), _bounded),
+    (("min", "mean", "max"), _range),
+    (("hits",), _hits),
+)
+
+
+def _plain(figures: Mapping[str, Any]) -> str:
+    """Names and values as they stand; of faults by name how often each was found."""
+    if len(figures) == 1:
+        (key, value), *_ = figures.items()
+        if key in _NAMES and isinstance(value, Mapping):
+            return _listed(value) if value else "nothing was found against it"
+    said = [
+        f"{one_line(str(key).replace('_', ' '), 40)} {_told(value)}"
+        for key, value in list(figures.items())[:12]
+    ]
+    return "; ".join(said) or "nothing was counted"
+
+
+def _told(value: Any) -> str:
+    return f"({_listed(value)})" if isinstance(value, Mapping) else _value(value)
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    shown = [f"{one_line(str(k), 40)} {_value(v)}" for k, v in list(values.items())[:12]]
+    return ", ".join(shown) or "none"
+
+
+def _value(value: Any) -> str:
+    if _is_number(value):
+        return count(value) if float(value).is_integer() else decimal(value)
+    if value is None:
+        return "unknown"
+    return one_line(str(value), 60)
+
+
+def _is_number(value: Any) -> bool:
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    return known and abs(value) < _LARGEST
+
+
+def _p(value: float) -> str:
+    return "below 0.0001" if value < 1e-4 else decimal(value)
