@@ -41,9 +41,10 @@ def test_an_interrupt_before_there_is_a_future_cancels_the_work(
         raise KeyboardInterrupt
 
     asked = Asked()
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(asyncio, "run_coroutine_threadsafe", interrupted)
-        loop.run(asked.wait())
+        with pytest.raises(KeyboardInterrupt):
+            loop.run(asked.wait())
     assert asked.begun == asked.ended
     assert loop.run(asyncio.sleep(0, "on")) == "on"
 
@@ -55,9 +56,10 @@ def test_an_interrupted_wait_ends_its_work_before_it_raises(
         raise KeyboardInterrupt
 
     asked = Asked()
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr("longctx.llm.loop_thread.wait", interrupted)
-        loop.run(asked.wait())
+        with pytest.raises(KeyboardInterrupt):
+            loop.run(asked.wait())
     assert asked.begun == asked.ended
 
 
