@@ -49,7 +49,7 @@ test-readers: setup  ## trainers' own packages read every format (installs them 
 	$(BIN)/pytest -m readers tests/readers
 
 test-faults: setup  ## kill 30 times, cut hosts off (root for the latter; about an hour)
-	$(BIN)/pytest -m slow_faults tests
+	$(BIN)/pytest -m slow_faults -o faulthandler_timeout=7200 tests
 
 test-all: test test-readers test-faults  ## everything
 
