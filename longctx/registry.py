@@ -46,6 +46,7 @@ OPS: dict[str, str] = {
     "synth.in2": "longctx.synth.stages_in2:SynthIN2",
     "synth.longalign": "longctx.synth.stages_longalign:SynthLongAlign",
     "synth.chatqa2": "longctx.synth.stages_chatqa2:SynthChatQA2",
+    "synth.longwriter": "longctx.synth.stages_longwriter:SynthLongWriter",
     "export": "longctx.io.stages_export:Export",
 }
 

@@ -39,7 +39,8 @@ class CallStage:
 
     What it names (one detail, or all) is the detail of the code `semantic`, unless it is one of
     `codes`; `words` tell the model what each means when it is asked again, `repairs` times at most.
-    `from_text` reads replies that are no JSON. Without a schema the reply is {"text": ...}.
+    `from_text` reads replies that are no JSON. Without a schema the reply is {"text": ...}; where
+    that may be fiction, `check` tells a refusal better and `refusals` is False.
     """
 
     system: str
@@ -52,6 +53,7 @@ class CallStage:
     codes: frozenset[str] = frozenset()
     words: Mapping[str, str] = field(default_factory=dict)
     repairs: int = REPAIRS
+    refusals: bool = True
 
     @property
     def step(self) -> str:
@@ -144,7 +146,7 @@ def _rounds(
 
 
 def _understood(req: GenRequest, result: GenResult, stage: CallStage) -> _Understood:
-    reply = understand(req, result)
+    reply = understand(req, result, refusals=stage.refusals)
     if result.error is not None:
         return _Understood(reply)
     value = {"text": reply.text} if req.schema is None else reply.value

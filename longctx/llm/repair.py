@@ -51,11 +51,13 @@ class Outcome:
         return self.result.error.code if self.result.error else self.reply.code
 
 
-def understand(req: GenRequest, result: GenResult, check: Check | None = None) -> Reply:
+def understand(
+    req: GenRequest, result: GenResult, check: Check | None = None, *, refusals: bool = True
+) -> Reply:
     """The verdict on a result, with the checks of its stage."""
     if result.error is not None:
         return Reply(result.text)
-    found = verdict(result.text, result.finish_reason, req.schema)
+    found = verdict(result.text, result.finish_reason, req.schema, refusals)
     complaints = tuple(check(found)) if found.code is None and check is not None else ()
     if complaints:
         return Reply(found.text, code="semantic", fix=found.fix, messages=complaints)

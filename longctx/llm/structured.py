@@ -48,11 +48,17 @@ class Reply:
     messages: tuple[str, ...] = ()
 
 
-def verdict(text: str | None, finish_reason: str, schema: Mapping[str, Any] | None = None) -> Reply:
+def verdict(
+    text: str | None,
+    finish_reason: str,
+    schema: Mapping[str, Any] | None = None,
+    refusals: bool = True,
+) -> Reply:
     """The verdict on a reply, of any stage.
 
     The first of: empty, sentinel, usable (with a schema: a valid object), refusal, degenerate,
-    truncated, not_json or schema. What a stage knows beyond its schema it checks itself.
+    truncated, not_json or schema. What a stage knows beyond its schema it checks itself; without
+    `refusals` that is what a refusal is, too.
     """
     if text is None or not text.strip():
         return Reply("", code="empty")
@@ -62,14 +68,14 @@ def verdict(text: str | None, finish_reason: str, schema: Mapping[str, Any] | No
     found = Reply(said or text) if schema is None else _object(said, schema, finish_reason)
     if schema is not None and found.code is None:
         return found
-    code = _plain_verdict(said, finish_reason, found.code)
+    code = _plain_verdict(said, finish_reason, found.code, refusals)
     return Reply(found.text, code=code, messages=found.messages)
 
 
 def _plain_verdict(
-    said: str | None, finish_reason: str, code: ReplyCode | None
+    said: str | None, finish_reason: str, code: ReplyCode | None, refusals: bool
 ) -> ReplyCode | None:
-    if said is not None and is_refusal(said):
+    if refusals and said is not None and is_refusal(said):
         return "refusal"
     if said is not None and is_degenerate(said):
         return "degenerate"

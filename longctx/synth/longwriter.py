@@ -111,13 +111,6 @@ def parse_plan(line: str) -> Step | None:
     return Step(int(found["k"]), found["point"].strip(), (lo + hi) // 2)
 
 
-def plan_of_text(text: str) -> list[Step] | None:
-    """The steps of a plan that was written in lines; None where a line is no step (`plan_line`)."""
-    steps = [parse_plan(line) for line in text.splitlines() if line.strip()]
-    whole = [step for step in steps if step]
-    return whole if whole and len(whole) == len(steps) else None
-
-
 def plan_line(step: Step) -> str:
     """A step as a line that `parse_plan` reads."""
     return f"Paragraph {step.k} - Main Point: {step.main_point} - Word Count: {step.words} words"

@@ -51,6 +51,16 @@ PLAN_MESSAGES = {
     "plan_words": "Every paragraph must have 200 to 1,000 words.",
     "plan_sum": "The words of all paragraphs must add up to the wanted length.",
     "plan_duplicate": "Two paragraphs have the same main point.",
+    "plan_point": "Every paragraph needs a main point.",
+}
+WRITE_MESSAGES = {
+    "plan_line": "Write the paragraph itself, not a line of the plan.",
+    "paragraph_length": "The paragraph must have about as many words as the plan says.",
+    "near_copy": "The paragraph repeats an earlier one; write what the plan says for this one.",
+}
+JUDGE_MESSAGES = {
+    "mark_missing": "There must be a whole mark for each of the six dimensions.",
+    "mark_range": "Every mark must be a whole number from 1 to 5.",
 }
 _AS_AN_AI = re.compile(r"\s*As an AI\b", re.IGNORECASE)
 _SCRAPING = re.compile(
@@ -86,7 +96,7 @@ def check_select(reply: Mapping[str, Any], parts: Mapping[str, Any]) -> str | No
 
 
 def request_plan(task: str, lang: str, required: Required | None) -> Prompt:
-    """Stage `lw.plan`: the paragraphs of the text. Lines are accepted, too: `plan_of_text`."""
+    """Stage `lw.plan`: the paragraphs of the text. Lines are accepted, too: `reply_of_text`."""
     step = object_schema(k=INT, main_point=TEXT, words=INT)
     parts = {"prompt": task, "lang": lang, "required": required}
     wording = sections("lw.plan", lang)
@@ -100,20 +110,25 @@ def steps_of(reply: Mapping[str, Any]) -> list[Step]:
     return [Step(s["k"], s["main_point"].strip(), s["words"]) for s in reply["steps"]]
 
 
-def reply_of_steps(steps: Sequence[Step] | None) -> dict[str, Any] | None:
-    """What `plan_of_text` found in the form of an object; None stays None (`plan_line`)."""
-    return {"steps": [step._asdict() for step in steps]} if steps else None
+def reply_of_text(text: str) -> dict[str, Any] | None:
+    """A plan that was written in lines, in the form of an object; None where no line is a step.
+
+    `unread` counts the lines that are none.
+    """
+    lines = [parse_plan(line) for line in text.splitlines() if line.strip()]
+    steps = [step._asdict() for step in lines if step]
+    return {"steps": steps, "unread": len(lines) - len(steps)} if steps else None
 
 
-def check_plan(reply: Mapping[str, Any], parts: Mapping[str, Any]) -> str | None:
-    """The first of `plan_problems`, or `plan_point` for an empty main point.
+def check_plan(reply: Mapping[str, Any], parts: Mapping[str, Any]) -> tuple[str, ...]:
+    """All of `plan_problems`, `plan_point` for an empty main point, `plan_line` for lines unread.
 
-    One re-ask goes with `PLAN_MESSAGES` of all problems, then the prompt is rejected.
+    One re-ask goes with `PLAN_MESSAGES` of them, then the prompt is rejected.
     """
     steps = steps_of(reply)
-    if not all(step.main_point for step in steps):
-        return "plan_point"
-    return next(iter(plan_problems(steps, parts["required"])), None)
+    unread = ("plan_line",) if reply.get("unread") else ()
+    pointless = () if all(step.main_point for step in steps) else ("plan_point",)
+    return (*unread, *pointless, *plan_problems(steps, parts["required"]))
 
 
 def request_write(

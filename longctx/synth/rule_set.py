@@ -7,6 +7,7 @@ from typing import Any
 from longctx.llm.scripted import Rule
 from longctx.llm.spec import RuleSet
 from longctx.llm.types import GenRequest
+from longctx.synth import rules_longwriter
 from longctx.synth.rules_documents import longalign_answer, longalign_questions, longalpaca_qa
 from longctx.synth.rules_evidence import (
     chatqa_qa,
@@ -27,16 +28,21 @@ _RULES: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "film.verify": film_verify,
     "chatqa.summary": chatqa_summary,
     "chatqa.qa": chatqa_qa,
+    "lw.select": rules_longwriter.select,
+    "lw.plan": rules_longwriter.plan,
+    "lw.write": rules_longwriter.write,
+    "lw.judge": rules_longwriter.judge,
 }
 
 
 def rule_set() -> RuleSet:
-    """Replies in JSON, by stage."""
+    """Replies by stage, in JSON where that is asked for."""
     return RuleSet(VERSION, {stage: _spoken(rule) for stage, rule in _RULES.items()})
 
 
 def _spoken(rule: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Rule:
     def said(req: GenRequest) -> str:
-        return json.dumps(rule(req.parts or {}), ensure_ascii=False)
+        reply = rule(req.parts or {})
+        return json.dumps(reply, ensure_ascii=False) if req.schema else str(reply["text"])
 
     return said

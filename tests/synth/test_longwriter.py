@@ -15,7 +15,6 @@ from longctx.synth.longwriter import (
     parse_plan,
     pick_pair,
     plan_line,
-    plan_of_text,
     plan_problems,
     required_length,
     s_l,
@@ -152,13 +151,6 @@ def test_lines_of_plans(line: str, step: tuple[int, str, int] | None) -> None:
 def test_lines_of_plans_come_back(k: int, point: str, words: int) -> None:
     step = Step(k, " ".join(point.split()), words)
     assert parse_plan(plan_line(step)) == step
-
-
-def test_a_plan_with_a_line_that_is_no_step_is_none() -> None:
-    lines = [plan_line(Step(k, f"Point {k}", 300)) for k in (1, 2)]
-    assert plan_of_text("\n\n".join(lines)) == [(1, "Point 1", 300), (2, "Point 2", 300)]
-    assert plan_of_text("\n".join(["My plan", *lines])) is None
-    assert plan_of_text(" \n") is None
 
 
 def plan(words: list[int]) -> list[Step]:

@@ -16,7 +16,7 @@ from longctx.synth.longwriter_calls import (
     marks_of,
     prompt_problem,
     refuses,
-    reply_of_steps,
+    reply_of_text,
     request_judge,
     request_plan,
     request_select,
@@ -44,7 +44,7 @@ def written(lang: str) -> tuple[list[Step], list[str]]:
     assert check_select(rules.select(selected.parts), selected.parts) is None
     planned = request_plan(task, lang, required)
     reply = rules.plan(planned.parts)
-    assert check_plan(reply, planned.parts) is None
+    assert check_plan(reply, planned.parts) == ()
     plan = steps_of(reply)
     paragraphs: list[str] = []
     for _ in plan:
@@ -213,16 +213,28 @@ def test_near_copies_of_an_earlier_paragraph_are_refused() -> None:
 def test_plans_that_are_refused_have_words_for_the_model() -> None:
     parts = {"required": required_length("1000 words")}
 
-    def said(*steps: tuple[int, str, int]) -> str | None:
+    def said(*steps: tuple[int, str, int]) -> tuple[str, ...]:
         return check_plan({"steps": [Step(*s)._asdict() for s in steps]}, parts)
 
-    assert said((1, "A", 500), (2, "B", 500)) is None
-    assert said((1, "A", 500), (2, "B", 800)) == "plan_sum"
-    assert said((1, "A", 500), (2, " ", 500)) == "plan_point"
-    assert set(PLAN_MESSAGES) >= {"plan_line", "plan_sum", "plan_size", "plan_words"}
-    assert reply_of_steps(None) is None
-    lines = reply_of_steps([Step(1, "A", 500)])
-    assert lines == {"steps": [{"k": 1, "main_point": "A", "words": 500}]}
+    assert said((1, "A", 500), (2, "B", 500)) == ()
+    assert said((1, "A", 500), (2, "B", 800)) == ("plan_sum",)
+    assert said((1, "A", 500), (2, " ", 500)) == ("plan_point",)
+    worst = said((1, "Sea", 100), (1, "sea.", 100), (4, "", 3))
+    assert worst == ("plan_point", "plan_numbering", "plan_words", "plan_sum", "plan_duplicate")
+    assert set(PLAN_MESSAGES) >= {*worst, "plan_size", "plan_line"}
+
+
+def test_a_plan_may_come_in_lines() -> None:
+    parts = {"required": required_length("1000 words")}
+    lines = [plan_line(Step(1, "A", 500)), plan_line(Step(2, "B", 500))]
+    told = reply_of_text("\n\n".join(lines))
+    assert told is not None
+    assert steps_of(told) == [(1, "A", 500), (2, "B", 500)]
+    assert check_plan(told, parts) == ()
+    talked = reply_of_text("Here it is:\n" + "\n".join(lines))
+    assert talked is not None
+    assert check_plan(talked, parts) == ("plan_line",)
+    assert reply_of_text("There will be a storm.") is None
 
 
 def test_marks() -> None:
