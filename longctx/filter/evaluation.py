@@ -61,23 +61,30 @@ def parse_path(path: str) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def rows_of(data: bytes, name: str, where: str) -> list[tuple[int, dict[str, Any]]]:
+def rows_of(
+    data: bytes, name: str, where: str, what: str = "evaluation set"
+) -> list[tuple[int, dict[str, Any]]]:
     """Rows of a file, each with its line (1 for an element of a list).
 
-    `name` tells the format by its ending, compression aside. RecipeError names file and line.
+    `name` tells the format by its ending, compression aside. RecipeError names file and line, and
+    calls the file `what`.
     """
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise _malformed(f"not UTF-8 ({error.reason})", where, line) from None
+        raise _malformed(f"not UTF-8 ({error.reason})", where, line, what) from None
     if name.endswith((".txt", ".md")):
         parts = (p.strip() for p in _BLANK_LINES.split(text))
         return [(1, {"text": part}) for part in parts if part]
     if name.endswith(".json") and text.lstrip().startswith("["):
-        return [(1, _object(row, where, 1)) for row in _json(text, where, 1)]
+        return [(1, _object(row, where, 1, what)) for row in _json(text, where, 1, what)]
     lines = enumerate(text.split("\n"), start=1)
-    return [(n, _object(_json(line, where, n), where, n)) for n, line in lines if line.strip()]
+    return [
+        (n, _object(_json(line, where, n, what), where, n, what))
+        for n, line in lines
+        if line.strip()
+    ]
 
 
 def values_of(
@@ -117,25 +124,25 @@ def values_of(
         )
 
 
-def _json(text: str, where: str, line: int) -> Any:
+def _json(text: str, where: str, line: int, what: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise _malformed(f"not JSON ({error.msg})", where, line + error.lineno - 1) from None
+        raise _malformed(f"not JSON ({error.msg})", where, line + error.lineno - 1, what) from None
     except (ValueError, RecursionError) as error:
-        raise _malformed(f"not JSON ({error})", where, line) from None
+        raise _malformed(f"not JSON ({error})", where, line, what) from None
 
 
-def _object(value: Any, where: str, line: int) -> dict[str, Any]:
+def _object(value: Any, where: str, line: int, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         found = type(value).__name__
-        raise _malformed(f"a row is a JSON object, found {found}", where, line)
+        raise _malformed(f"a row is a JSON object, found {found}", where, line, what)
     return value
 
 
-def _malformed(what: str, where: str, line: int) -> RecipeError:
+def _malformed(found: str, where: str, line: int, what: str) -> RecipeError:
     return RecipeError(
-        f"the evaluation set cannot be read: {what}",
+        f"the {what} cannot be read: {found}",
         where=f"{where}:{line}",
         remedy="correct the file, or give one with a JSON object on every line",
     )

@@ -42,12 +42,19 @@ def check_fine(reply: Mapping[str, Any], parts: Mapping[str, Any]) -> str | None
     return _check(reply["question"], reply["answer"], parts["segment"])
 
 
-def _check(question: str, answer: str, evidence: str) -> str | None:
+def question_problem(question: str) -> str | None:
+    """`question_form` (4 to 60 words, a question mark at the end) or `refers_to_context`."""
     least, most = QUESTION_WORDS
     ends = question.strip().endswith(("?", "？"))
     if not ends or not least <= count_words(question) <= most:
         return "question_form"
-    if _REFERS.search(question) or _REFERS.search(answer):
+    return "refers_to_context" if _REFERS.search(question) else None
+
+
+def _check(question: str, answer: str, evidence: str) -> str | None:
+    if problem := question_problem(question):
+        return problem
+    if _REFERS.search(answer):
         return "refers_to_context"
     if support(answer, evidence) < LEAST_SUPPORT:
         return "unsupported"

@@ -1,18 +1,43 @@
 """What PAM QA asks a model (arXiv 2311.09198), and what of its replies is kept.
 
-Two stages, both optional: whether a passage allows an answer, where answers are no extracts (yes,
-no, one letter), and a short answer in sentences instead of the bare accepted one. Ours: the paper
-has neither. Lost: a judge that quotes with other words than the passage's is not believed.
+Three stages, all optional: a question on a passage with its short answer, where there is no table
+of questions; whether a passage allows an answer, where answers are no extracts (yes, no, one
+letter); and an answer in sentences instead of the bare accepted one. Ours: the paper has none of
+them. Lost: a judge that quotes with other words than the passage's is not believed.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from longctx.synth.checks import has_answer
+from longctx.synth.film_calls import question_problem
+from longctx.synth.pamqa_rows import can_be_found
 from longctx.synth.prompt import BOOL, TEXT, Prompt, object_schema, prompt
 from longctx.synth.words import count_words
 
 MOST_ANSWER_WORDS = 80
+MOST_SHORT_WORDS = 10
+
+
+def request_question(passage: str, lang: str) -> Prompt:
+    """Stage `pam.question`: a question that this passage alone answers, and its words that do."""
+    parts = {"passage": passage, "lang": lang}
+    return prompt("pam.question", lang, parts, object_schema(question=TEXT, answer=TEXT))
+
+
+def check_question(reply: Mapping[str, Any], parts: Mapping[str, Any]) -> str | None:
+    """`question_form`, `refers_to_context`, `answer_length` (1 to 10 words), `not_extractive`.
+
+    `answer_given` where the question holds its own answer.
+    """
+    question, answer = reply["question"], reply["answer"]
+    if problem := question_problem(question):
+        return problem
+    if not can_be_found(answer) or count_words(answer) > MOST_SHORT_WORDS:
+        return "answer_length"
+    if not has_answer([answer], parts["passage"]):
+        return "not_extractive"
+    return "answer_given" if has_answer([answer], question) else None
 
 
 def request_support(question: str, answers: Sequence[str], passage: str, lang: str) -> Prompt:

@@ -35,6 +35,8 @@ from longctx.synth.pamqa_words import wording
 from longctx.synth.rows import Made, Reject, Row, envelope
 from longctx.synth.tokens import TokenCounter
 
+# Why a question cannot become a row, whatever a model says.
+NO_ROW = frozenset({"no_gold", "empty_answer", "answer_not_extractive"})
 _VERDICTS = frozenset({"yes", "no", "none", "true", "false"})
 
 
@@ -63,7 +65,7 @@ def load(question: Question, supported: Sequence[bool] | None = None) -> Questio
     answers = [a for a in question.answers if norm_answer(a)]
     if not answers:
         return Reject("empty_answer")
-    extracts = [a for a in answers if _can_be_found(norm_answer(a))]
+    extracts = [a for a in answers if can_be_found(a)]
     golds = [gold for gold in question.golds if has_answer(extracts, gold.text)]
     if golds:
         return _narrowed(question, extracts, golds)
@@ -80,8 +82,16 @@ def _narrowed(question: Question, answers: Sequence[str], golds: Sequence[Doc]) 
     return question._replace(answers=answers, golds=golds, beside=[*question.beside, *left])
 
 
-def _can_be_found(answer: str) -> bool:
-    return len(answer) >= 2 and answer not in _VERDICTS
+def is_extractive_question(question: Question) -> bool:
+    """Whether the golds of a loaded question hold its answers, so that texts can be searched."""
+    extracts = [a for a in question.answers if can_be_found(a)]
+    return any(has_answer(extracts, gold.text) for gold in question.golds)
+
+
+def can_be_found(answer: str) -> bool:
+    """Whether an answer is more than a verdict or one letter, so that a text can hold it."""
+    said = norm_answer(answer)
+    return len(said) >= 2 and said not in _VERDICTS
 
 
 def build_row(
@@ -102,7 +112,7 @@ def build_row(
     `short_of_hard`. Rejects: `too_few_candidates`, `too_long`.
     """
     negatives = Negatives(question, settings.near_duplicate, judged)
-    answerable = _rng(seed, "answerable", question).random() >= settings.unanswerable_share
+    answerable = is_answerable(question.id, settings, seed)
     golds = list(question.golds) if answerable else []
     if len(golds) > settings.n_docs:
         return Reject("too_long", f"{len(golds)} golds, {settings.n_docs} documents")
@@ -145,6 +155,12 @@ def build_row(
         "n_random": kept.random,
     }
     return Made(row, {**negatives.counts, "short_of_hard": short})
+
+
+def is_answerable(question_id: str, settings: Settings, seed: int) -> bool:
+    """Whether the row of a question has its golds, by the row's own chance."""
+    drawn = generator(seed, SYSTEM, "answerable", question_id).random()
+    return bool(drawn >= settings.unanswerable_share)
 
 
 def _rng(seed: int, stage: str, question: Question) -> np.random.Generator:

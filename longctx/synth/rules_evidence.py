@@ -9,11 +9,12 @@ from typing import Any
 
 from longctx.synth.checks import has_answer, support
 from longctx.synth.film_calls import MOST_VERBATIM, check_fine, check_integration
-from longctx.synth.pamqa_calls import MOST_ANSWER_WORDS
+from longctx.synth.pamqa_calls import MOST_ANSWER_WORDS, check_question
 from longctx.synth.rule_basics import (
     ANSWER_WORDS,
     answer,
     evenly,
+    names_and_numbers,
     question,
     sentence_for,
     sentences,
@@ -22,7 +23,25 @@ from longctx.synth.rule_basics import (
 from longctx.synth.words import count_words
 
 _SUPPORTED = 0.6
+_LAST_WORDS = 3
 _AND = {"en": " and ", "zh": "和", "ko": " 및 "}
+
+
+def pam_question(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """A question about a sentence, answered by a later name or number of it, or its last words.
+
+    The middle sentence, or the next that makes a sound one.
+    """
+    of = sentences(parts["passage"])
+    middle = len(of) // 2
+    for sentence in [*of[middle:], *of[:middle]]:
+        asked = question(sentence, parts["lang"])
+        last = sentence.rstrip(".。!?！？").split()[-_LAST_WORDS:]
+        for said in [*names_and_numbers(sentence)[1:], " ".join(last)]:
+            reply = {"question": asked, "answer": said}
+            if check_question(reply, parts) is None:
+                return reply
+    raise ValueError("no sentence of the passage makes a question")
 
 
 def pam_support(parts: Mapping[str, Any]) -> dict[str, Any]:
