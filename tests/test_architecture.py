@@ -14,7 +14,7 @@ ROOT = Path(longctx.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 PURE_ROOMS = {
     *("text", "filter", "dedup", "embed", "cluster", "order", "pack"),
-    *("compare", "score", "mixture", "synth"),
+    *("compare", "score", "mixture", "synth", "prefer"),
 }
 FORBIDDEN_IN_PURE = ("ray", "fsspec", "time", "random", "longctx.engine")
 # Writes the windows and their manifest, so it needs commits and paths.

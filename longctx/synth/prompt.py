@@ -17,6 +17,7 @@ from typing import Any
 from longctx.llm.types import Message
 
 LANGUAGES = ("en", "zh", "ko")
+PACKAGE = "longctx.synth"
 _SECTION = re.compile(r"^# (\w+)[^\S\n]*\n", re.MULTILINE)
 _SLOT = re.compile(r"\{\{(\w+)\}\}")
 
@@ -40,13 +41,16 @@ def prompt(
     parts: Mapping[str, Any],
     schema: dict[str, Any] | None = None,
     shown: Mapping[str, str] | None = None,
+    *,
+    package: str = PACKAGE,
 ) -> Prompt:
     """The prompt of a stage in a language; a slot takes from `shown`, then `parts`, then sections.
 
-    `shown` has pieces that are written out for the model (a numbered list). Raises ValueError for a
-    language without wording, KeyError for a slot that nothing fills.
+    `shown` has pieces that are written out for the model (a numbered list); `package` is whose
+    wording it is. Raises ValueError for a language without wording, KeyError for a slot that
+    nothing fills.
     """
-    found = sections(stage, lang)
+    found = sections(stage, lang, package)
     values = {**found, **{k: str(v) for k, v in parts.items()}, **(shown or {})}
     turns = [role for role in ("system", "user") if role in found]
     filled = tuple({"role": role, "content": fill(found[role], values)} for role in turns)
@@ -59,9 +63,9 @@ def fill(text: str, values: Mapping[str, str]) -> str:
 
 
 @cache
-def sections(stage: str, lang: str) -> Mapping[str, str]:
+def sections(stage: str, lang: str, package: str = PACKAGE) -> Mapping[str, str]:
     """The sections of a stage's file, blank lines around each taken away."""
-    file = files("longctx.synth") / "prompts" / f"{stage}.{lang}.md"
+    file = files(package) / "prompts" / f"{stage}.{lang}.md"
     if lang not in LANGUAGES or not file.is_file():
         raise ValueError(f"no prompt of stage {stage!r} in language {lang!r}; there is {LANGUAGES}")
     _, *pieces = _SECTION.split(file.read_text(encoding="utf-8"))
