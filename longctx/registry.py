@@ -43,6 +43,7 @@ OPS: dict[str, str] = {
     "order.splice": "longctx.order.stages_splice:OrderSplice",
     "order.quest": "longctx.order.stages_quest:OrderQuest",
     "pack": "longctx.pack.stages:Pack",
+    "synth.pam_qa": "longctx.synth.stages_pamqa:SynthPamQA",
     "synth.in2": "longctx.synth.stages_in2:SynthIN2",
     "synth.longalign": "longctx.synth.stages_longalign:SynthLongAlign",
     "synth.chatqa2": "longctx.synth.stages_chatqa2:SynthChatQA2",

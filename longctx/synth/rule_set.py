@@ -15,6 +15,9 @@ from longctx.synth.rules_evidence import (
     film_fine,
     film_integration,
     film_verify,
+    pam_answer,
+    pam_question,
+    pam_support,
 )
 
 # A changed rule needs a new version, or replies of the old one come out of the cache.
@@ -23,6 +26,9 @@ _RULES: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "longalign.questions": longalign_questions,
     "longalign.answer": longalign_answer,
     "longalpaca.qa": longalpaca_qa,
+    "pam.question": pam_question,
+    "pam.support": pam_support,
+    "pam.answer": pam_answer,
     "film.fine": film_fine,
     "film.integration": film_integration,
     "film.verify": film_verify,

@@ -191,6 +191,7 @@ NOT_MEASURED: set[str] = {
     "synth.in2",
     "synth.chatqa2",
     "synth.longalign",
+    "synth.pam_qa",
     "synth.longwriter",
 }
 
