@@ -48,6 +48,7 @@ OPS: dict[str, str] = {
     "synth.longalign": "longctx.synth.stages_longalign:SynthLongAlign",
     "synth.chatqa2": "longctx.synth.stages_chatqa2:SynthChatQA2",
     "synth.longwriter": "longctx.synth.stages_longwriter:SynthLongWriter",
+    "synth.longmit": "longctx.synth.stages_longmit:SynthLongMIT",
     "export": "longctx.io.stages_export:Export",
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 from longctx.llm.scripted import Rule
 from longctx.llm.spec import RuleSet
 from longctx.llm.types import GenRequest
-from longctx.synth import rules_longwriter
+from longctx.synth import rules_longmit, rules_longwriter
 from longctx.synth.rules_documents import longalign_answer, longalign_questions, longalpaca_qa
 from longctx.synth.rules_evidence import (
     chatqa_qa,
@@ -34,6 +34,13 @@ _RULES: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "film.verify": film_verify,
     "chatqa.summary": chatqa_summary,
     "chatqa.qa": chatqa_qa,
+    "mit.extract": rules_longmit.extract,
+    "mit.reference": rules_longmit.reference,
+    "mit.answer": rules_longmit.answer_question,
+    "mit.simplify": rules_longmit.simplify,
+    "mit.merge": rules_longmit.merge,
+    "mit.verify": rules_longmit.verify,
+    "mit.necessity": rules_longmit.necessity,
     "lw.select": rules_longwriter.select,
     "lw.plan": rules_longwriter.plan,
     "lw.write": rules_longwriter.write,

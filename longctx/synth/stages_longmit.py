@@ -200,12 +200,7 @@ class SynthLongMIT(Synthesis):
 
     def calls(self) -> tuple[CallStage, ...]:
         merges = [merge_step(hop) for hop in range(2, self.max_hop + 1)]
-        steps = [
-            *SINGLE_STEPS,
-            *merges,
-            VERIFY,
-            *([NECESSITY] if self.necessity == "model" else []),
-        ]
+        last = [NECESSITY] if self.necessity == "model" else []
         return tuple(
             CallStage(
                 system=SYSTEM,
