@@ -32,6 +32,7 @@ from tests.report.gained import gained
 from tests.report.mixed import fitted, weights_file
 from tests.report.mixed_run import run_json
 from tests.report.score_run import stage_of, whole_run
+from tests.report.synthesised import write_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PAGES = {
@@ -44,6 +45,8 @@ PAGES = {
     "fit of mixtures": lambda: render_fit([fitted("law", HOSTILE)], fitted("law", HOSTILE)),
     "best mixture": lambda: render_optimum(weights_file("law", HOSTILE)),
     "mixture": lambda: mixed(HOSTILE),
+    "rows of passages": lambda: made_rows("pamqa"),
+    "rows with lengths": lambda: made_rows("longwriter"),
     "scores": lambda: about_scores("score.heuristics"),
     "a decision": lambda: about_scores("decide"),
     "correlations": lambda: about_scores(),
@@ -83,6 +86,13 @@ def mixed(mark: str) -> str:
     found = mixture_of(run_json(mark))
     assert found is not None
     return render_stage(found)
+
+
+def made_rows(system: str) -> str:
+    """The page of rows whose every text is planted."""
+    with tempfile.TemporaryDirectory() as folder:
+        *_, page = write_report(write_run(Path(folder), system, HOSTILE))
+        return Path(page).read_text(encoding="utf-8")
 
 
 def about_scores(op: str = "") -> str:
