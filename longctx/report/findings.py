@@ -94,8 +94,9 @@ def _quarantine(data: ReportData) -> Iterator[Finding]:
 
 def _warned(data: ReportData) -> Iterator[Finding]:
     """What the ops themselves said."""
+    section = "order" if data.neighbours else "rows" if data.synthesis else "stages"
     for sentence in data.warnings:
-        yield Finding(sentence, "order" if data.neighbours else "stages")
+        yield Finding(sentence, section)
 
 
 def _order(data: ReportData) -> Iterator[Finding]:

@@ -47,7 +47,7 @@ def verdicts(data: SynthData) -> str:
 
 def remarks(data: SynthData) -> list[str]:
     """What a reader should know of the rows before using them."""
-    said = [check.sentence for check in data.checks if check.verdict == "fails"]
+    said = [f"Failed: {check.sentence}" for check in data.checks if check.verdict == "fails"]
     if len(data.models) > 1:
         named = " and ".join(one_line(name, 60) for name in data.models[:4])
         said.append(f"The server called its model {named}: rows may come from several models.")
