@@ -21,8 +21,9 @@ from longctx.schema import SCHEMA_VERSION
 MARKER = "_longctx.json"
 MANIFEST = "manifest.json"
 OURS = re.compile(
-    r"part-\d{5,}\.(parquet|jsonl(\.gz|\.zst)?)|chat-\d{5,}\.jsonl|rejects-\d{5,}\.parquet"
-    r"|manifest\.json"
+    r"part-\d{5,}\.(parquet|jsonl(\.gz|\.zst)?)|(chat|trl)-\d{5,}\.jsonl"
+    r"|(rejects|calls|candidates|notes|triples|training|nodes|texts)-\d{5,}\.parquet"
+    r"|judge_report\.json|manifest\.json"
 )
 _LENGTH = re.compile(r"(length-\d+)/(.+)")
 

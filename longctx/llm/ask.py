@@ -92,16 +92,19 @@ def ask(
     stage: CallStage,
     rows: Sequence[tuple[str, Callable[[], Prompted]]],
     base_seed: int = 0,
+    samples: Sequence[int] | None = None,
 ) -> list[Ok | Reject]:
     """What became of rows, in their order, each given by its id and the maker of its prompt.
 
-    Raises LLMJobError for faults of the whole job; whatever else goes wrong rejects a row.
+    Where a row is asked for several samples it is there once for each, with their numbers beside,
+    in `samples`. Raises LLMJobError for faults of the whole job; whatever else goes wrong rejects a row.
     """
     done: dict[int, Ok | Reject] = {}
     reqs: dict[int, GenRequest] = {}
     for i, (row_id, make) in enumerate(rows):
         try:
-            reqs[i] = _request(str(i), row_id, make(), stage, base_seed)
+            sample = samples[i] if samples is not None else 0
+            reqs[i] = _request(str(i), row_id, make(), stage, base_seed, sample)
         except Exception as error:  # of this row alone
             said = f"the prompt cannot be built: {type(error).__name__}: {error}"
             done[i] = Reject(code="bad_request", detail=said)
@@ -113,7 +116,12 @@ def ask(
 
 
 def _request(
-    request_id: str, row_id: str, prompt: Prompted, stage: CallStage, base_seed: int
+    request_id: str,
+    row_id: str,
+    prompt: Prompted,
+    stage: CallStage,
+    base_seed: int,
+    sample: int,
 ) -> GenRequest:
     drawn = stage.temperature > 0
     return GenRequest(
@@ -122,7 +130,8 @@ def _request(
         max_tokens=stage.max_tokens,
         temperature=stage.temperature,
         top_p=stage.top_p,
-        seed=derive_seed(base_seed, stage.system, stage.name, row_id, 0) if drawn else None,
+        seed=derive_seed(base_seed, stage.system, stage.name, row_id, sample) if drawn else None,
+        sample_index=sample,
         schema=prompt.schema,
         system=stage.system,
         stage=stage.name,

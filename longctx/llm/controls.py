@@ -172,7 +172,7 @@ def check(controls: Sequence[Control], stage: str, *, allow_weak: bool = False) 
             f"the judge fails its controls: {said}",
             where=stage,
             remedy="take a stronger judge or better prompts: judge_report.json has all controls; "
-            "with --allow-weak-judge its marks are used as they are",
+            "with `on_bad_judge: report` its marks are used as they are",
         )
 
 

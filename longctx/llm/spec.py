@@ -199,33 +199,37 @@ class Terms:
 
 
 _lock = threading.Lock()
-_held: dict[int, tuple[tuple[Any, ...], Client]] = {}
+_held: dict[tuple[int, str], tuple[tuple[Any, ...], Client]] = {}
 
 
-def client_of(spec: Asking, run_dir: str, rules: RuleSet, terms: Terms | None = None) -> Client:
+def client_of(
+    spec: Asking, run_dir: str, rules: RuleSet, terms: Terms | None = None, role: str = ""
+) -> Client:
     """The client of this process for a description; another one that it held is closed.
 
-    Raises RunError where the backend or the cache cannot be had.
+    A process that asks several models at once holds one client for each `role`. Raises RunError where the backend or the cache cannot be had.
     """
     terms = terms or Terms()
     wanted = (spec.model_dump_json(), run_dir, rules.version, terms)
     with _lock:
-        known, client = _held.get(os.getpid(), (None, None))
+        place = os.getpid(), role
+        known, client = _held.get(place, (None, None))
         if client is not None and known == wanted:
             return client
         if client is not None:
-            del _held[os.getpid()]
+            del _held[place]
             client.close()
         made = _client(spec, run_dir, rules, terms)
-        _held[os.getpid()] = wanted, made
+        _held[place] = wanted, made
         return made
 
 
 def close_client() -> None:
-    """Close the client that this process holds, if it holds any."""
+    """Close the clients that this process holds, if it holds any."""
     with _lock:
-        _, client = _held.pop(os.getpid(), (None, None))
-    if client is not None:
+        mine = [place for place in _held if place[0] == os.getpid()]
+        clients = [_held.pop(place)[1] for place in mine]
+    for client in clients:
         client.close()
 
 

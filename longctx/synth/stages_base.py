@@ -150,6 +150,14 @@ class Synthesis(Barrier):
         """What makes rows of the units; ops whose units are no documents say so here."""
         return RowsWork(self, setting, folder, model)
 
+    def files_work(self, setting: Setting) -> FilesWork:
+        """What writes the files of a range of ids; ops with files of their own say so here."""
+        return FilesWork(self, setting)
+
+    def vouched(self, context: BarrierContext) -> list[Commit]:
+        """The commits whose files the manifest lists."""
+        return context.step_commits["files"]
+
     def accounted(self, context: BarrierContext, chosen: int) -> bool:
         """Whether what went in is what came out, rejects included; by default documents."""
         made, told = context.step_stats["rows"], context.step_stats["files"]
@@ -234,7 +242,7 @@ class Synthesis(Barrier):
             None,
             pa.schema([]),
             buckets=1 + max(row["file"] for row in chosen),
-            work=FilesWork(self, context.setting),
+            work=self.files_work(context.setting),
             ignore=self._own_fields(),
             depends=[context.setting.output, context.setting.recipe_fingerprint],
         )

@@ -47,24 +47,39 @@ class FilesWork:
         if brought is None:
             return {"stats": {}}
         number = int(name.rpartition("-")[2])
-        table = table_of(_kind(brought, ROW), self.op.schema)
-        rejects = [r | {"run_id": self.setting.recipe_fingerprint} for r in _kind(brought, REJECT)]
+        rows = of_kind(brought, ROW)
+        table = table_of(map(self.stored, rows), self.op.schema)
+        rejects = [
+            r | {"run_id": self.setting.recipe_fingerprint} for r in of_kind(brought, REJECT)
+        ]
         output, sizes = self.setting.output, 0
         if table.num_rows:
             groups = [table.slice(i, _GROUP_ROWS) for i in range(0, table.num_rows, _GROUP_ROWS)]
             data = parquet_groups(groups, plain=True)
             sink.write(f"{output}/part-{number:05d}.parquet", data, table.num_rows)
-            chat = chat_lines(table)
-            sink.write(f"{output}/chat-{number:05d}.jsonl", chat, table.num_rows)
-            sizes = len(data) + len(chat)
+            kind, lines = self.lines(table, rows)
+            sink.write(f"{output}/{kind}-{number:05d}.jsonl", lines, table.num_rows)
+            sizes = len(data) + len(lines)
         if rejects:
             data = parquet_groups([reject_table(rejects)], plain=True)
             sink.write(f"{output}/rejects-{number:05d}.parquet", data, len(rejects))
+        self.beside(brought, number, sink)
         told = {"rows": table.num_rows, "rejects": len(rejects), "bytes": sizes}
         return {"stats": {**told, "files": int(table.num_rows > 0)}}
 
+    def stored(self, row: dict[str, Any]) -> dict[str, Any]:
+        """What of a row stands in the Parquet file."""
+        return row
 
-def _kind(brought: pa.Table, kind: str) -> list[dict[str, Any]]:
+    def lines(self, table: pa.Table, rows: list[dict[str, Any]]) -> tuple[str, bytes]:
+        """The name of the JSONL files, and the rows of one as a trainer reads them."""
+        return "chat", chat_lines(table)
+
+    def beside(self, brought: pa.Table, number: int, sink: Sink) -> None:
+        """Further files of the range of ids, where a system has any."""
+
+
+def of_kind(brought: pa.Table, kind: str) -> list[dict[str, Any]]:
     mine = brought.filter(pc.equal(brought.column("kind"), kind)).sort_by("id")
     return [json.loads(data) for data in mine.column("data").to_pylist()]
 
@@ -96,7 +111,7 @@ def publish(op: "Synthesis", context: BarrierContext, synthesis: dict[str, Any])
         "rejects": rejected,
         "checks": synthesis["checks"],
     }
-    vouch(setting, context.step_commits["files"], manifest)
+    vouch(setting, op.vouched(context), manifest)
     warnings = {
         f"The check `{name}` of the rows failed: see `synthesis` in run.json.": 1
         for name, found in synthesis["checks"].items()

@@ -236,8 +236,13 @@ class RowsWork:
             listed.append({**own, "facts": None, "data": json.dumps(reject, ensure_ascii=False)})
         count.check(f"{self.setting.stage}/{ASSEMBLE}")
         assert count.ok + len(rejected) == len(files), "every chosen document is rows or a reject"
+        listed += [{**one, "file": files[one["id"]]} for one in self.beside(groups, items)]
         _write(sink, f"{self.folder}/{name}.parquet", pa.Table.from_pylist(listed, schema=ROWS))
         return {"stats": {**counted(count), "rows": rows}}
+
+    def beside(self, groups: Groups, items: Sequence[Item]) -> list[dict[str, Any]]:
+        """Further records (id, kind, data) for files that a system has beside its rows."""
+        return []
 
     def _earlier(self, groups: Groups) -> list[dict[str, Any]]:
         """The rejects of the stages."""
