@@ -40,7 +40,9 @@ class CallStage:
     What it names (one detail, or all) is the detail of the code `semantic`, unless it is one of
     `codes`; `words` tell the model what each means when it is asked again, `repairs` times at most.
     `from_text` reads replies that are no JSON. Without a schema the reply is {"text": ...}; where
-    that may be fiction, `check` tells a refusal better and `refusals` is False.
+    that may be fiction, `check` tells a refusal better and `refusals` is False. A text that is
+    `open_ended` may stop where its budget ends and is taken so, as {"text", "finish"}. `extra` goes
+    to the server (top_k, ...).
     """
 
     system: str
@@ -54,6 +56,8 @@ class CallStage:
     words: Mapping[str, str] = field(default_factory=dict)
     repairs: int = REPAIRS
     refusals: bool = True
+    open_ended: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def step(self) -> str:
@@ -97,7 +101,8 @@ def ask(
     """What became of rows, in their order, each given by its id and the maker of its prompt.
 
     Where a row is asked for several samples it is there once for each, with their numbers beside,
-    in `samples`. Raises LLMJobError for faults of the whole job; whatever else goes wrong rejects a row.
+    in `samples`. Raises LLMJobError for faults of the whole job; whatever else goes wrong rejects
+    a row.
     """
     done: dict[int, Ok | Reject] = {}
     reqs: dict[int, GenRequest] = {}
@@ -137,6 +142,8 @@ def _request(
         stage=stage.name,
         row_id=row_id,
         parts=prompt.parts,
+        extra=dict(stage.extra),
+        may_be_cut=stage.open_ended,
     )
 
 
@@ -159,6 +166,8 @@ def _understood(req: GenRequest, result: GenResult, stage: CallStage) -> _Unders
     if result.error is not None:
         return _Understood(reply)
     value = {"text": reply.text} if req.schema is None else reply.value
+    if stage.open_ended and reply.code in (None, "truncated"):
+        reply, value = Reply(reply.text), {"text": reply.text, "finish": result.finish_reason}
     if reply.code == "not_json" and stage.from_text is not None:
         value = stage.from_text(reply.text)
         reply = reply if value is None else Reply(reply.text, value)

@@ -16,7 +16,7 @@ from longctx.llm.cache import NullCache
 from longctx.llm.client import Client
 from longctx.llm.faults import Fault, FaultKind, FaultPlan
 from longctx.llm.rejects import Reject, reject_row
-from longctx.llm.scripted import ScriptedBackend
+from longctx.llm.scripted import Cut, ScriptedBackend
 from longctx.llm.types import Caps, GenRequest, GenResult
 
 SCHEMA: dict[str, Any] = {
@@ -157,6 +157,28 @@ def test_text_can_be_read_where_no_json_comes() -> None:
 def test_without_a_schema_the_text_is_the_reply() -> None:
     with client_with(lambda req: "It is three.") as client:
         assert ask(client, stage(), rows(1, schema=None)) == [Ok({"text": "It is three."})]
+
+
+def test_an_open_ended_text_may_stop_where_its_budget_ends() -> None:
+    said = {0: Cut("It is th"), 1: "It is three.", 2: Cut("I cannot help with that, so")}
+    asked: list[GenRequest] = []
+
+    def rule(req: GenRequest) -> str:
+        asked.append(req)
+        return said[(req.parts or {})["a"]]
+
+    with client_with(rule) as client:
+        wanted = stage(open_ended=True, extra={"top_k": 5})
+        found = ask(client, wanted, rows(3, schema=None))
+        assert codes(ask(client, stage(), rows(1, schema=None))) == ["truncated"]
+    assert found[:2] == [
+        Ok({"text": "It is th", "finish": "length"}),
+        Ok({"text": "It is three.", "finish": "stop"}),
+    ]
+    assert codes(found)[2] == "refusal"
+    assert {(r.may_be_cut, r.max_tokens, r.extra["top_k"]) for r in asked[:3] if r.extra} == {
+        (True, 64, 5)
+    }
 
 
 def test_prompts_and_checks_that_break_reject_their_row_alone() -> None:
