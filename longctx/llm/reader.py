@@ -54,9 +54,14 @@ def _reply(**fields: Any) -> str:
 
 def answer(req: GenRequest) -> str:
     """The sentence of `text` with most content words of `question`; the first of equals."""
-    wanted = content_words(_piece(req, "question"))
+    return best_sentence(_piece(req, "question"), _piece(req, "text") or "")
+
+
+def best_sentence(question: str, text: str) -> str:
+    """The sentence of a text with most content words of a question; "unknown" without a word."""
+    wanted = content_words(question)
     best, most = UNKNOWN, 0
-    for sentence in _sentences(_piece(req, "text") or ""):
+    for sentence in _sentences(text):
         if (shared := len(wanted & content_words(sentence))) > most:
             best, most = sentence, shared
     return best

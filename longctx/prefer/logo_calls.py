@@ -63,13 +63,13 @@ def _is_within(text: str, bounds: tuple[int, int]) -> bool:
 
 def request_answer(text: str, question: str, lang: str) -> Prompt:
     """Stage `logo.answer`: a question answered from chunks; the reply is plain text."""
-    parts = {"kind": "answer", "text": text, "question": question, "lang": lang}
+    parts = {"text": text, "question": question, "lang": lang}
     return prompt("logo.answer", lang, parts, package=_PACKAGE)
 
 
 def request_closed(question: str, lang: str) -> Prompt:
     """Stage `logo.closed`: the question alone."""
-    parts = {"kind": "answer", "text": "", "question": question, "lang": lang}
+    parts = {"text": "", "question": question, "lang": lang}
     return prompt("logo.closed", lang, parts, package=_PACKAGE)
 
 

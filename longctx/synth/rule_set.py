@@ -7,7 +7,7 @@ from typing import Any
 from longctx.llm.scripted import Rule
 from longctx.llm.spec import RuleSet
 from longctx.llm.types import GenRequest
-from longctx.synth import rules_longmit, rules_longwriter
+from longctx.synth import rules_logo, rules_longmit, rules_longwriter
 from longctx.synth.rules_documents import longalign_answer, longalign_questions, longalpaca_qa
 from longctx.synth.rules_evidence import (
     chatqa_qa,
@@ -45,6 +45,10 @@ _RULES: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "lw.plan": rules_longwriter.plan,
     "lw.write": rules_longwriter.write,
     "lw.judge": rules_longwriter.judge,
+    "logo.question": rules_logo.logo_question,
+    "logo.answer": rules_logo.logo_answer,
+    "logo.closed": rules_logo.logo_answer,
+    "logo.judge": rules_logo.logo_judge,
 }
 
 
