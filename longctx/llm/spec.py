@@ -207,7 +207,8 @@ def client_of(
 ) -> Client:
     """The client of this process for a description; another one that it held is closed.
 
-    A process that asks several models at once holds one client for each `role`. Raises RunError where the backend or the cache cannot be had.
+    A process that asks several models at once holds one client for each `role`. Raises RunError
+    where the backend or the cache cannot be had.
     """
     terms = terms or Terms()
     wanted = (spec.model_dump_json(), run_dir, rules.version, terms)
