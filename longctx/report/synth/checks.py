@@ -8,26 +8,40 @@ it.
 from collections.abc import Mapping
 from typing import Any
 
-from longctx.report.format import count, decimal, one_line, percent
+from longctx.report.format import count, decimal, one_line, percent, plural
 from longctx.report.synth.data import Check, Verdict
 
 _SHOULD = {
     "depth": "The evidence stands at every depth of the context equally often",
     "token_depth": "Counted in tokens, too, the evidence stands at every depth equally often",
     "gold_position": "The right passages stand at every place equally often",
-    "clue_depth": "The clue documents stand at every depth equally often",
+    "clue_places": "The clue documents stand at every place equally often",
+    "clue_depth": "Counted in tokens, too, the clue documents stand at every depth equally often",
     "adjacent": "Pieces of evidence stand side by side no more often than chance puts them there",
     "order": "Pieces of one document keep their order no more often than chance lets them",
-    "lengths": "No context is longer than was drawn for it",
+    "lengths": "Lengths in tokens keep to what was drawn or allowed",
     "target_len": "The lengths that contexts aim at are spread evenly over their range",
+    "token_limit": "The lengths that contexts aim at are spread evenly over their range",
     "even_lengths": "The lengths of the documents are spread evenly over their range",
-    "length": "No row is longer than the system allows",
+    "length": "The length of every row keeps to its bound",
+    "stated_lengths": "Rows whose instruction states a length",
+    "s_l": "Every text has about the length that was wanted: its length score",
+    "s_q": "The judge's marks, from 0 to 100",
+    "n_calls": "Calls that a row is made of",
     "context_tokens": "Contexts keep to their shortest and longest length",
     "row_tokens": "Rows keep to their shortest and longest length",
     "answer_words": "Words of the answers",
     "support": "The words of the answers stand in their evidence",
     "leave_summary_out": "Without the summary the answers have less support",
     "leave_gold_out": "Without the right passages no passage holds an answer",
+    "leave_clues_out": "Without the clues no other document holds all short answers",
+    "unanswerable": "Questions without a right passage have the share that was asked for",
+    "short_of_hard": "There were enough passages that resemble the right ones",
+    "multihop": "The judge finds that questions need several hops",
+    "quality_passed": "The judge's marks are above the bound",
+    "necessary": "Each clue is needed for the answer",
+    "non_duplicate": "Questions differ from one another",
+    "links": "Linked questions are alike, not too much so, and of one path",
     "sound_rows": "Every row is what its parts say",
     "rows": "Every row is what its parts say",
     "decontamination": "No row shares a run of words with the evaluation sets",
@@ -35,7 +49,7 @@ _SHOULD = {
     "task_type": "The kinds of questions are drawn equally often",
     "chosen": "Each of the proposed questions is drawn equally often",
     "lang": "Languages have the shares that were asked for",
-    "hops": "Questions have the numbers of hops that were asked for",
+    "hops": "Every question has the number of hops of its kind",
     "conservation": "Every document is either in a row or among the rejects",
 }
 # Checks that cannot be told because what they compare with was not given.
@@ -102,6 +116,38 @@ def _shared(f: Mapping[str, Any]) -> str:
     return f"{percent(f['share'])} of the rows, at least {percent(f['bound'])} wanted"
 
 
+def _wanted(f: Mapping[str, Any]) -> str:
+    return f"{percent(f['share'])} of the rows, {percent(f['wanted'])} wanted"
+
+
+def _rate(f: Mapping[str, Any]) -> str:
+    return f"{percent(f['share'])} of {count(f['n'])}, at least {percent(f['target'])} wanted"
+
+
+def _answered(f: Mapping[str, Any]) -> str:
+    return f"one does in {count(f['answered'])} of {plural(round(f['rows']), 'row')}"
+
+
+def _short(f: Mapping[str, Any]) -> str:
+    lack = f"{plural(round(f['rows']), 'row')} ({percent(f['share'])})"
+    return f"too few in {lack}, where {plural(round(f['documents']), 'random one')} stand in"
+
+
+def _some(f: Mapping[str, Any]) -> str:
+    return f"{count(f['rows'])} ({percent(f['share'])})"
+
+
+def _links(f: Mapping[str, Any]) -> str:
+    return (
+        f"of {plural(round(f['links']), 'link')} {count(f['outside'])} lie outside of the bounds "
+        f"and {count(f['apart'])} lead to another path"
+    )
+
+
+def _most(f: Mapping[str, Any]) -> str:
+    return f"{_range(f)}; at most {count(f['most'])} allowed"
+
+
 def _within(f: Mapping[str, Any]) -> str:
     return f"{_range(f)}; {count(f['least'])} to {count(f['most'])} allowed"
 
@@ -125,12 +171,19 @@ def _hits(f: Mapping[str, Any]) -> str:
 
 # The first form all of whose numbers are there is taken.
 _FORMS = (
+    (("share", "wanted"), _wanted),
+    (("share", "n", "target"), _rate),
+    (("rows", "share", "documents"), _short),
+    (("rows", "share"), _some),
+    (("rows", "answered"), _answered),
+    (("links", "outside", "apart"), _links),
     (("stat", "df", "p", "max_dev", "tol"), _chi2),
     (("D", "n"), _ks),
     (("found", "expected", "error"), _adjacent),
     (("kept", "expected", "p"), _kept),
     (("share", "bound"), _shared),
     (("min", "mean", "max", "least", "most"), _within),
+    (("min", "mean", "max", "most"), _most),
     (("min", "mean", "max", "over"), _over),
     (("min", "mean", "max", "bound"), _bounded),
     (("min", "mean", "max"), _range),
