@@ -151,13 +151,18 @@ def paragraph_duplicates(paragraphs: Sequence[str]) -> list[tuple[int, int]]:
 
     Characters of Han, kana and Hangul are words; a paragraph of fewer words is one gram.
     """
-    grams = [word_grams(paragraph, _GRAM) for paragraph in paragraphs]
+    grams = [set(word_grams(paragraph, _GRAM)) for paragraph in paragraphs]
     return [(i, j) for i, j in combinations(range(len(grams)), 2) if _alike(grams[i], grams[j])]
 
 
-def _alike(a: Sequence[tuple[str, ...]], b: Sequence[tuple[str, ...]]) -> bool:
-    first, second = set(a), set(b)
-    return 2 * len(first & second) > len(first | second)
+def repeats(text: str, earlier: Sequence[str]) -> bool:
+    """Whether a text makes such a pair with an earlier one."""
+    own = set(word_grams(text, _GRAM))
+    return any(_alike(own, set(word_grams(paragraph, _GRAM))) for paragraph in earlier)
+
+
+def _alike(a: set[tuple[str, ...]], b: set[tuple[str, ...]]) -> bool:
+    return 2 * len(a & b) > len(a | b)
 
 
 def word_grams(text: str, n: int) -> list[tuple[str, ...]]:

@@ -19,10 +19,10 @@ from longctx.synth.longwriter import (
     SLACK,
     Step,
     counter_of,
-    paragraph_duplicates,
     parse_plan,
     plan_line,
     plan_problems,
+    repeats,
     s_l,
 )
 from longctx.synth.longwriter_required import Required
@@ -174,8 +174,7 @@ def check_write(reply: Mapping[str, Any], parts: Mapping[str, Any]) -> str | Non
         return "plan_line"
     if s_l(Step(*parts["step"]).words, words) < LEAST_PARAGRAPH_SCORE - SLACK:
         return "paragraph_length"
-    pairs = paragraph_duplicates([*parts["paragraphs"], text])
-    return "near_copy" if any(j == len(parts["paragraphs"]) for _, j in pairs) else None
+    return "near_copy" if repeats(text, parts["paragraphs"]) else None
 
 
 def refuses(text: str, words: int) -> bool:

@@ -52,7 +52,8 @@ _MULTIPLIERS = {
     **_TENS,
     **_MYRIADS,
 }
-_ARABIC = r"(?<![\d.,])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
+# A comma in front belongs to the number only behind a digit: normal form makes one of ，, too.
+_ARABIC = r"(?<![\d.])(?<!\d,)(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
 _SIGN = r"(?:[kK](?![A-Za-z])|[百千万萬백천만])"
 _MORE = r"(?:\s?\d+[百千백천])?"
 _HAN = "[零〇一二两兩三四五六七八九十百千万萬]+"

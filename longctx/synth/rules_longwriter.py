@@ -5,6 +5,7 @@ its length is exactly what was asked and nothing repeats.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from itertools import count, cycle
 from typing import Any
@@ -25,6 +26,7 @@ from longctx.synth.words import count_words
 LONG = 2_000
 _UNSTATED, _STEP = 2_400, 500
 _POINT = {"en": "Part {} of {}", "zh": "第{}部分，{}", "ko": "{}부 {}"}
+_APART = re.compile(r"[\s，]+")
 _PARAGRAPH = {"en": (" ", "."), "zh": ("、", "。"), "ko": (" ", ".")}
 
 
@@ -53,14 +55,15 @@ def write(parts: Mapping[str, Any]) -> dict[str, Any]:
     step = Step(*parts["step"])
     between, end = _PARAGRAPH[parts["lang"]]
     counter = counter_of(parts["required"])
-    words = [w for w in step.main_point.split() if not w.isdigit()] or [step.main_point]
+    # Short runs: what stands between two numbers is the same every time.
+    words = [w for w in _APART.split(step.main_point) if w and not w.isdigit()]
     numbers = count(step.k * 10_000)
     written: list[str] = []
     length = 0
-    for word in cycle(words):
+    for word in cycle(words or [step.main_point]):
         if length >= step.words:
             break
-        written.append(f"{word.strip('，')}{next(numbers)}")
+        written.append(f"{word}{next(numbers)}")
         length += count_words(written[-1], counter)
     return {"text": between.join(written) + end}
 

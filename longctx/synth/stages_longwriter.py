@@ -54,9 +54,10 @@ INSTRUCTIONS, SELECT, PLAN, WRITE = "instructions", "lw.select", "lw.plan", "lw.
 CHECKED, JUDGE = "checked", "lw.judge"
 Check = Callable[[Mapping[str, Any], Mapping[str, Any]], str | tuple[str, ...] | None]
 _UNMENDED = frozenset({"empty", "sentinel", "refusal"})
-# What a plan of calls assumes: words of a paragraph, tokens of a word, of the wording of a prompt
-# and of a line of the plan.
-_PARAGRAPH_WORDS, _WORD_TOKENS, _WORDING_TOKENS, _LINE_TOKENS = 500, 4 / 3, 200, 40
+# What a plan of calls assumes: words of a paragraph, tokens of a word, of a line of the plan, of an
+# instruction and of the wording around it.
+_PARAGRAPH_WORDS, _WORD_TOKENS, _LINE_TOKENS = 500, 4 / 3, 40
+_TASK_TOKENS, _WORDING_TOKENS = 100, 200
 
 
 class SynthLongWriter(Synthesis):
@@ -153,7 +154,7 @@ class SynthLongWriter(Synthesis):
         """What a stage asks, for texts of `expected_words` in paragraphs of 500."""
         steps = max(2, math.ceil(self.expected_words / _PARAGRAPH_WORDS))
         each = round(self.expected_words / steps * _WORD_TOKENS)
-        task = round(self.quotas.mean_tokens()) + _WORDING_TOKENS
+        task = min(max(self.min_tokens, _TASK_TOKENS), self.max_tokens) + _WORDING_TOKENS
         calls, prompt, reply = 1, task, call.max_tokens
         if call.step == PLAN:
             reply = min(reply, steps * _LINE_TOKENS)
@@ -170,22 +171,28 @@ class SynthLongWriter(Synthesis):
             completion_tokens=used.completion,
             usd=self.usd(call.step, used),
             assumed=f"texts of {self.expected_words:,} words (expected_words) in {steps} "
-            f"paragraphs, {_LINE_TOKENS} tokens for each in the plan; other replies as long as "
-            "allowed; no instruction left out, nothing rejected or asked for again, nothing in the "
-            "cache",
+            f"paragraphs, {_LINE_TOKENS} tokens for each in the plan, {_TASK_TOKENS} an "
+            "instruction; other replies as long as allowed; no instruction left out, nothing "
+            "rejected or asked for again, nothing in the cache",
         )
 
     def sifted(self, step: str, item: Item) -> dict[str, Any] | Reject:
         """What is known of a document that goes on, or why it does not."""
         if step == INSTRUCTIONS:
-            if why := prompt_problem(item.text):
-                return Reject("semantic", why)
-            return {"required": required_length(item.text)}
-        paragraphs, reasons = _paragraphs(item), ["stop"] * len(_paragraphs(item))
-        limits = (self.counter, self.min_words, self.s_l_min)
-        stated, lang = _required(item), item.lang
-        plan = steps_of(item.replies[PLAN])
-        found = row_problems(plan, paragraphs, reasons, stated, lang, *limits)
+            why = prompt_problem(item.text)
+            return Reject("semantic", why) if why else {"required": required_length(item.text)}
+        plan, paragraphs = steps_of(item.replies[PLAN]), _paragraphs(item)
+        found = row_problems(
+            plan,
+            paragraphs,
+            # A paragraph that did not end by itself has ended its text.
+            ["stop"] * len(paragraphs),
+            _required(item),
+            item.lang,
+            self.counter,
+            self.min_words,
+            self.s_l_min,
+        )
         return Reject(found[0].code, "; ".join(r.detail for r in found)) if found else {}
 
     def prompt(self, step: str, item: Item, seed: int) -> Prompt:

@@ -1,5 +1,8 @@
 """Lengths that prompts state, in three languages; what is no length is none."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from longctx.synth.longwriter_required import required_length
@@ -37,6 +40,8 @@ from longctx.synth.longwriter_required import required_length
         ("1만 5천자 이상", 15000, "above"),
         ("최소 3000 단어의 글", 3000, "above"),
         ("5000 단어", 5000, "exact"),
+        ("写一篇小说，2200字左右。", 2200, "exact"),
+        ("Be plain,300 words", 300, "exact"),
         ("５０００字", 5000, "exact"),
         ("2000个字左右", 2000, "exact"),
         ("a story with 3 characters in 2000 words", 2000, "exact"),
@@ -99,3 +104,15 @@ def test_units(prompt: str, unit: str) -> None:
     found = required_length(prompt)
     assert found is not None
     assert found["unit"] == unit
+
+
+@pytest.mark.parametrize(("name", "least"), [("longbench_write", 112), ("longwrite_ruler", 48)])
+def test_labelled_lengths_of_real_instructions_are_found(
+    shared_data: Path, name: str, least: int
+) -> None:
+    """A label is the length or an end of the range: of "100 to 200" some labels say 200."""
+    file = shared_data / "preference" / f"longwriter_{name}.jsonl"
+    told = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    found = [(row["length"], required_length(row["prompt"])) for row in told]
+    hits = sum(label in (r["x"], r["lo"], r["hi"]) for label, r in found if r)
+    assert hits >= least
