@@ -137,6 +137,37 @@ def test_a_check_that_is_never_met_rejects_with_its_detail() -> None:
     assert (found.code, found.detail) == ("semantic", "wrong")
 
 
+def test_a_check_may_name_all_that_is_wrong_and_a_stage_how_often_it_asks_again() -> None:
+    seen: list[GenRequest] = []
+
+    def never_right(req: GenRequest) -> str:
+        seen.append(req)
+        return '{"sum": 1000}'
+
+    once = stage(check=lambda *_: ("wrong", "round"), words={"wrong": "It is wrong."}, repairs=1)
+    with client_with(never_right) as client:
+        (found,) = ask(client, once, rows(1))
+    assert isinstance(found, Reject)
+    assert (found.code, found.detail, len(seen)) == ("semantic", "wrong, round", 2)
+    assert "- It is wrong.\n- round\n" in seen[1].messages[-1]["content"]
+    with client_with(never_right) as client:
+        (found,) = ask(
+            client, stage(check=lambda *_: ("wrong", "refusal"), codes={"refusal"}), rows(1)
+        )
+    assert codes([found]) == ["refusal"]
+    with client_with() as client:
+        assert ask(client, stage(check=lambda *_: ()), rows(1)) == [Ok({"sum": 0})]
+
+
+def test_a_stage_of_stories_knows_itself_what_a_refusal_is() -> None:
+    told = "I cannot help, said the old man, and went on rowing."
+    with client_with(lambda req: told) as client:
+        strict = ask(client, stage(), rows(1, schema=None))
+        mild = ask(client, stage(refusals=False), rows(1, schema=None))
+    assert codes(strict) == ["refusal"]
+    assert mild == [Ok({"text": told})]
+
+
 def test_a_detail_may_be_a_code_of_its_own() -> None:
     with client_with(lambda req: '{"sum": -1}') as client:
         (found,) = ask(client, stage(codes=frozenset({"refusal"})), rows(1))
