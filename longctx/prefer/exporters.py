@@ -66,10 +66,15 @@ def turns_of(row: Row, context: str | None = None) -> list[Message]:
     return turns
 
 
-def to_trl(row: Row, context: str | None = None, template: Template = chatml) -> Record:
-    """{prompt, chosen, rejected}: turns, or strings where a part of the answer is given."""
+def to_trl(
+    row: Row, context: str | None = None, template: Template = chatml, *, as_text: bool = False
+) -> Record:
+    """{prompt, chosen, rejected}: turns, or strings where a part of the answer is given.
+
+    `as_text` makes strings of any row: readers want all rows of a file alike.
+    """
     turns = turns_of(row, context)
-    if row["prefix"]:
+    if row["prefix"] or as_text:
         prompt = template(turns) + row["prefix"]
         return {"prompt": prompt, "chosen": row["chosen"], "rejected": row["rejected"]}
     sides = {n: [{"role": "assistant", "content": row[n]}] for n in ("chosen", "rejected")}

@@ -56,7 +56,7 @@ _ASSUMED = (
     "allowed; nothing rejected, nothing asked for again, nothing in the cache"
 )
 # Codes of requests that failed on their way: the next run asks them again.
-_PASSING = ("transport", "rate_limited")
+PASSING = ("transport", "rate_limited")
 
 
 class Synthesis(Barrier):
@@ -368,7 +368,7 @@ class Synthesis(Barrier):
             # What failed on its way is worth another try; the tables stay to be read until then.
             folder = f"{context.folder}/{call.step}"
             for done in commits:
-                if any(done.stats["stats"]["rejects"].get(code) for code in _PASSING):
+                if any(done.stats["stats"]["rejects"].get(code) for code in PASSING):
                     commit.reopen(folder)
                     commit.revoke(folder, done.unit)
             raise

@@ -79,7 +79,8 @@ class FilesWork:
         """Further files of the range of ids, where a system has any."""
 
 
-def of_kind(brought: pa.Table, kind: str) -> list[dict[str, Any]]:
+def of_kind(brought: pa.Table, kind: str) -> list[Any]:
+    """The data of the records of a kind, in the order of their ids."""
     mine = brought.filter(pc.equal(brought.column("kind"), kind)).sort_by("id")
     return [json.loads(data) for data in mine.column("data").to_pylist()]
 

@@ -130,7 +130,7 @@ class AskWork:
         _write(sink, f"{self.folder}/{name}-rejects.parquet", rejects)
         count = StageCount(len(items), len(good), 0, Counter(r.code for r in bad.values()))
         count.check(f"{self.setting.stage}/{stage.step}")
-        used = _difference(usage_of(client, stage), before)
+        used = difference(usage_of(client, stage), before)
         reported = dict.fromkeys(client.models_reported, 1)
         told: dict[str, Any] = {
             "asked_anew": used["requests"] - requests,
@@ -185,7 +185,7 @@ def usage_of(client: Client, stage: CallStage) -> dict[str, Any]:
     return {name: int(v) if isinstance(v := row[name], bool) else v for name in _USED}
 
 
-def _difference(after: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+def difference(after: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
     """What was used between two looks; `estimated` says whether any of it was."""
     rest = {n: None if v is None else v - (before[n] or 0) for n, v in after.items()}
     return {**rest, "estimated": after["estimated"]}

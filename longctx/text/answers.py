@@ -74,16 +74,21 @@ def content_words(s: str) -> set[str]:
 
     A run of one such character stays as it is.
     """
-    found: set[str] = set()
+    return set(content_tokens(s))
+
+
+def content_tokens(s: str) -> list[str]:
+    """The same one after the other, each as often as it is there."""
+    found: list[str] = []
     for token in norm_answer(s).split():
         for run in _RUNS.finditer(token):
             if run[1] is None:
-                found.add(run[0])
+                found.append(run[0])
             elif len(run[1]) == 1:
-                found.add(run[1])
+                found.append(run[1])
             else:
-                found.update(run[1][i : i + 2] for i in range(len(run[1]) - 1))
-    return found - STOP_WORDS
+                found += (run[1][i : i + 2] for i in range(len(run[1]) - 1))
+    return [word for word in found if word not in STOP_WORDS]
 
 
 def support(answer: str, passage: str) -> float:

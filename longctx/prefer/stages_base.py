@@ -1,0 +1,343 @@
+"""The base of all preference ops: prompts chosen, answered by a policy, judged, paired and written.
+
+A synthesis (`longctx.synth.stages_base`) whose documents become prompts. They come from a file
+(`prompts`, joined with the documents by `doc_id`), or the model is asked for a question on each
+chosen document, or the document is the instruction itself. Then one step, `judged`, does all calls
+of a unit of prompts; `controls` asks the judge on a sample what a sound judge cannot fail; `rows`
+makes pairs. Beside `part-N.parquet` lie `trl-N.jsonl`, the tables of the system, `calls-N.parquet`
+with the calls that came to nothing, and `judge_report.json`.
+
+What an op says: its stages in their order (`question_call`, `judged_calls`), which of them the
+judge is asked (`judging`), what is done with a unit (`judged`), what the rows and tables are made
+of, and its controls.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import pyarrow as pa
+from pydantic import Field
+
+from longctx.engine import commit, summary
+from longctx.engine.barrier import BarrierContext
+from longctx.engine.commit import Commit, FileRef
+from longctx.engine.op import Setting
+from longctx.engine.units import Pool, Work
+from longctx.errors import RunError
+from longctx.llm import controls
+from longctx.llm.ask import CallStage
+from longctx.llm.controls import Control
+from longctx.llm.rejects import StageCount
+from longctx.llm.spec import GeneratorSpec, RuleSet, Terms, price_of
+from longctx.location import Location
+from longctx.prefer.asked import QUESTION
+from longctx.prefer.asking import Asker
+from longctx.prefer.pairs import LENGTH_RATIO, PAIRS
+from longctx.prefer.stages_prompts import (
+    PromptsWork,
+    candidates_of_prompts,
+    checksum_of,
+    chosen_of_prompts,
+    prompts_of,
+)
+from longctx.prefer.stages_work import (
+    CALLS,
+    CONTROLS,
+    JUDGED,
+    Clients,
+    ControlsWork,
+    JudgedWork,
+    PairFiles,
+    PairRows,
+)
+from longctx.synth.draw import hash_order
+from longctx.synth.items import Item
+from longctx.synth.rows import Reject, Row
+from longctx.synth.rule_set import rule_set
+from longctx.synth.stages_base import PASSING, Synthesis, Units
+from longctx.synth.stages_work import terms_with
+from longctx.synth.tokens import TokenCounter
+
+Chosen = Sequence[dict[str, Any]]
+_MOST_CONTROLS = 200
+
+
+class Preference(Synthesis):
+    """An op that makes pairs of a better and a worse text; the ops name stages and scores."""
+
+    judge: GeneratorSpec | None = None
+    prompts: Location | None = None
+    temperature: float = Field(1.0, ge=0, le=2)
+    judge_tokens: int = Field(1_024, ge=1)
+    length_ratio: float = Field(LENGTH_RATIO, ge=1)
+    control_share: float = Field(0.05, ge=0, le=1)
+    control_rows: int = Field(20, ge=0)
+    on_bad_judge: Literal["fail", "report"] = "fail"
+    unit_rows: int = Field(32, ge=1)
+
+    schema: ClassVar[pa.Schema] = PAIRS
+    ends: ClassVar[str] = "rows"
+    neutral = frozenset({"unit_rows", "max_reject_rate", "on_bad_judge"})
+    chooses: ClassVar[frozenset[str]] = Synthesis.chooses | {"prompts"}
+    # Whether the model is asked for a question where no file has one; else the text is one.
+    asks_question: ClassVar[bool] = True
+    # Whether rows are steps of one text: then all of them are strings for TRL.
+    stepwise: ClassVar[bool] = False
+    judging: ClassVar[frozenset[str]] = frozenset()
+    extra_tables: ClassVar[Mapping[str, pa.Schema]] = {}
+    # Fields that decide what `judged` asks and finds; those of the models always do.
+    decides: ClassVar[frozenset[str]] = frozenset()
+
+    def question_call(self) -> CallStage:
+        """The stage that asks for a question on a document; `prompt` makes its prompt."""
+        raise NotImplementedError
+
+    def judged_calls(self) -> tuple[CallStage, ...]:
+        """The stages of the step `judged`, in their order."""
+        raise NotImplementedError
+
+    def judged(
+        self, items: Sequence[Item], asker: Asker, counter: TokenCounter, seed: int
+    ) -> dict[str, dict[str, Any] | Reject]:
+        """What was found of every prompt, as plain JSON values, or why nothing was."""
+        raise NotImplementedError
+
+    def controls(
+        self, items: Sequence[Item], asker: Asker, counter: TokenCounter, seed: int
+    ) -> list[Control]:
+        """Controls of the judge on a sample of prompts, in the order of their ids."""
+        raise NotImplementedError
+
+    def tables(self, item: Item) -> Mapping[str, Sequence[Row]]:
+        """Rows of the further tables (`extra_tables`) of a prompt, whatever becomes of it."""
+        return {}
+
+    def calls(self) -> tuple[CallStage, ...]:
+        asked = self.asks_question and self.prompts is None
+        return (*((self.question_call(),) if asked else ()), *self.judged_calls())
+
+    def asks(self, step: str) -> GeneratorSpec:
+        return self.judging_spec if step in self.judging else self.generator
+
+    def generators(self) -> tuple[GeneratorSpec, ...]:
+        return (self.generator,) if self.judge is None else (self.generator, self.judge)
+
+    @property
+    def judging_spec(self) -> GeneratorSpec:
+        """The model that judges; the policy itself where no other is named."""
+        return self.judge or self.generator
+
+    def rules(self) -> RuleSet:
+        return rule_set()
+
+    def fingerprint_fields(self) -> dict[str, Any]:
+        known = super().fingerprint_fields()
+        judge = self.judge.identity() if self.judge else None
+        where = f"{self.op}: prompts"
+        prompts = None if self.prompts is None else checksum_of(self.prompts, where)
+        return {**known, "judge": judge, "prompts": prompts}
+
+    def check(self, setting: Setting) -> None:
+        super().check(setting)
+        if self.prompts is not None:
+            prompts_of(self.prompts, f"{setting.stage}: prompts")
+
+    def rows_work(self, setting: Setting, folder: str, model: str) -> Work:
+        return PairRows(self, setting, folder, model)
+
+    def files_work(self, setting: Setting) -> PairFiles:
+        return PairFiles(self, setting)
+
+    def vouched(self, context: BarrierContext) -> list[Commit]:
+        return [*super().vouched(context), *context.step_commits[CONTROLS]]
+
+    def _choose(self, context: BarrierContext) -> list[dict[str, Any]]:
+        if self.prompts is None:
+            return super()._choose(context)
+        ignore = self._own_fields() - self.chooses | {"prompt_version"}
+        counted = [c for c in ("n_tokens", "n_chars") if context.corpus.has(c)]
+        columns = list(dict.fromkeys(["doc_id", "source", "license", "language", *counted]))
+        rule = partial(candidates_of_prompts, self, columns)
+        candidates = context.per_part("candidates", rule, columns, ignore=ignore)
+        chosen = context.single(
+            "chosen",
+            partial(chosen_of_prompts, self, candidates),
+            [candidates],
+            ignore=ignore - {"shard_rows"},
+        )
+        found = chosen.read().to_pylist()
+        if not found:
+            raise RunError(
+                "no prompt names a document of the corpus that has "
+                f"{self.min_tokens:,} to {self.max_tokens:,} tokens",
+                where=f"{context.setting.stage}: prompts",
+                remedy="check the `doc_id` of the prompts, or change min_tokens or max_tokens",
+            )
+        return list(found)
+
+    def _units(self, chosen: Sequence[dict[str, Any]]) -> Units:
+        # Several prompts may be about one document, and some about none.
+        placed = sorted(
+            chosen, key=lambda r: (r["part"], -1 if r["row"] is None else r["row"], r["id"])
+        )
+        units: Units = []
+        for start in range(0, len(placed), self.unit_rows):
+            groups: dict[int, list[Any]] = {}
+            for row in placed[start : start + self.unit_rows]:
+                groups.setdefault(row["part"], []).append(row)
+            brought = {"replies": {}, "rejects": {}, CALLS: {}, "unit": start}
+            units.append([(part, {**brought, "rows": rows}) for part, rows in groups.items()])
+        return _apart(units)
+
+    def asked(self, context: BarrierContext, chosen: Chosen, model: str) -> Units:
+        units = self._units(chosen)
+        if self.prompts is not None:
+            work = PromptsWork(self, context.setting, context.relative(QUESTION))
+            ignore = self._own_fields() - {"prompts"}
+            context.over_parts(QUESTION, units, ["doc_id"], work, ignore=ignore)
+            self._bring(context, QUESTION, units)
+        elif self.asks_question:
+            self._ask(context, self.question_call(), units, model)
+        judge = model if self.judge is None else self._model_id(self.judge)
+        self._judge(context, units, model, judge)
+        self._control(context, units, model, judge)
+        return units
+
+    def _judge(self, context: BarrierContext, units: Units, model: str, judge: str) -> None:
+        """The step `judged`: everything that is asked about prompts."""
+        clients = 1
+        if not context.dry:
+            clients = min(self._clients(s, context.workers, len(units)) for s in self.generators())
+            for one in self.generators():
+                self._refuse_split_cache(one, context.setting)
+        work = JudgedWork(self._both(context, clients, model, judge), context.relative(JUDGED))
+        gpus = max(getattr(one, "num_gpus", 0) for one in self.generators())
+        context.over_parts(
+            JUDGED,
+            units,
+            ["text"],
+            work,
+            depends=[model, judge, [_told_by(call) for call in self.judged_calls()]],
+            ignore=self._own_fields() - self.decides,
+            pool=Pool(clients, gpus, ahead=1),
+        )
+        if not context.dry:
+            self._check_stages(context)
+        self._bring(context, JUDGED, units)
+        for groups, done in zip(units, context.step_commits[JUDGED], strict=True):
+            for _, brought in groups:
+                brought[CALLS][JUDGED] = _plain(done.files[2])
+
+    def _both(self, context: BarrierContext, clients: int, model: str, judge: str) -> Clients:
+        """Both models with what is left to spend of each: what is committed counts."""
+        known = ((self.generator, model), (self.judging_spec, judge))
+        policy, judging = (self._left(context, spec, name, clients) for spec, name in known)
+        return Clients(self, context.setting, policy, judging)
+
+    def _left(
+        self, context: BarrierContext, spec: GeneratorSpec, model: str, clients: int
+    ) -> Terms:
+        mine = {c.step for c in self.calls() if self.asks(c.step) == spec}
+        used = [
+            c.stats["stats"]["usage"]
+            for c in context.step_commits.get(QUESTION, ())
+            if QUESTION in mine and "usage" in c.stats["stats"]
+        ]
+        for step in (JUDGED, CONTROLS):
+            for done in commit.load(f"{context.folder}/{step}").values():
+                stages = done.stats.get("stats", {}).get("stages", {})
+                used += [told["usage"] for name, told in stages.items() if name in mine]
+        return terms_with(
+            Terms(clients=clients, price=price_of(spec, model)), summary.merge(used), spec
+        )
+
+    def _check_stages(self, context: BarrierContext) -> None:
+        """Ends the run where a stage of `judged` lost more calls than allowed."""
+        place = f"{context.setting.stage}/{JUDGED}"
+        for step, told in context.step_stats[JUDGED].get("stages", {}).items():
+            away = self.turns_away.get(step, frozenset())
+            failed = Counter({c: n for c, n in told["rejects"].items() if c not in away})
+            count = StageCount(told["rows_in"], told["rows_in"] - failed.total(), 0, failed)
+            try:
+                count.check_share(f"{place}, {step}", self.max_reject_rate)
+            except RunError:
+                self._reopen(context)
+                raise
+
+    def _reopen(self, context: BarrierContext) -> None:
+        """Units whose calls failed on their way are done again by the next run."""
+        folder = f"{context.folder}/{JUDGED}"
+        for done in context.step_commits[JUDGED]:
+            stages = done.stats["stats"]["stages"].values()
+            if any(told["rejects"].get(code) for told in stages for code in PASSING):
+                commit.reopen(folder)
+                commit.revoke(folder, done.unit)
+
+    def _control(self, context: BarrierContext, units: Units, model: str, judge: str) -> None:
+        """The step `controls`: one unit, so that other units change nothing of what it sees."""
+        sample = self._sampled(units, context.setting.seed)
+        clients = self._both(context, 1, model, judge)
+        gpus = max(getattr(one, "num_gpus", 0) for one in self.generators())
+        context.over_parts(
+            CONTROLS,
+            [sample],
+            ["text"],
+            ControlsWork(clients, judge, model),
+            depends=[model, judge, context.setting.output, [_told_by(c) for c in self.calls()]],
+            ignore=self._own_fields() - self.decides - {"control_share", "control_rows"},
+            pool=Pool(1, gpus, ahead=1),
+        )
+        if not context.dry and self.on_bad_judge == "fail":
+            told = context.step_stats[CONTROLS]["report"]["controls"]
+            controls.check([Control(**one) for one in told], context.setting.stage)
+
+    def _sampled(self, units: Units, seed: int) -> list[tuple[int, dict[str, Any]]]:
+        """The groups of all units with the first prompts by hash: a share, not fewer than some."""
+        ids = [row["id"] for groups in units for _, brought in groups for row in brought["rows"]]
+        wanted = max(self.control_rows, round(self.control_share * len(ids)))
+        first = set(hash_order(ids, seed, self.system, CONTROLS)[: min(wanted, _MOST_CONTROLS)])
+        return [
+            (part, {**brought, "rows": rows})
+            for groups in units
+            for part, brought in groups
+            if (rows := [row for row in brought["rows"] if row["id"] in first])
+        ]
+
+    def _told(self, context: BarrierContext, model: str, chosen: int) -> dict[str, Any]:
+        told, stats = super()._told(context, model, chosen), context.step_stats
+        judged = stats[JUDGED]
+        own = {n: v for n, v in judged.items() if n not in ("stages", "rows_in", "ok", "rejects")}
+        asked = {QUESTION: stats[QUESTION]} if "usage" in stats.get(QUESTION, {}) else {}
+        lost = ("prompts", "without_document", "out_of_range")
+        known = {**stats["candidates"], **stats["chosen"]}
+        return {
+            **told,
+            "rejects": summary.merge([told["rejects"], judged["rejects"]]),
+            "stages": {**asked, **judged.get("stages", {}), "rows": stats["rows"]},
+            "judge": stats[CONTROLS]["report"],
+            "control_calls": stats[CONTROLS]["stages"],
+            "prompts": {n: known[n] for n in lost if n in known},
+            **own,
+        }
+
+
+def _apart(units: Units) -> Units:
+    """Every group with mappings of its own, which later steps fill."""
+    return [
+        [
+            (part, {n: dict(v) if isinstance(v, dict) else v for n, v in brought.items()})
+            for part, brought in groups
+        ]
+        for groups in units
+    ]
+
+
+def _plain(ref: FileRef) -> list[Any]:
+    return list(vars(ref).values())
+
+
+def _told_by(call: CallStage) -> list[Any]:
+    """What of a stage decides its answers beside prompts and model."""
+    return [call.name, call.max_tokens, call.temperature, call.top_p]
