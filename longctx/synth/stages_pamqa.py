@@ -88,6 +88,7 @@ class SynthPamQA(Synthesis):
     op: Literal["synth.pam_qa"]
     generator: GeneratorSpec = Field(default=ScriptedGenerator(backend="scripted"))
     questions: Location | None = None
+    min_tokens: int = Field(64, ge=1)
     bin_tokens: int = Field(64_512, ge=1)
     lang_share: dict[Language, float] = Field({"en": 1.0}, min_length=1)
     n_docs: int = Field(20, ge=2)
