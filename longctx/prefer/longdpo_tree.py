@@ -5,7 +5,7 @@ appends `Layer`s, one a depth of the path that it took; everything that follows 
 dump) is read from the tree afterwards.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -178,3 +178,25 @@ def node_rows(tree: Tree, roles: dict[int, str]) -> list[dict[str, Any]]:
 def dims(node: Node) -> dict[str, float]:
     """The marks of a node by principle."""
     return dict(zip(PRINCIPLES, node.marks or (), strict=False))
+
+
+def to_value(tree: Tree) -> dict[str, Any]:
+    """The tree as plain JSON values, without its task."""
+    return {
+        "nodes": [asdict(node) for node in tree.nodes],
+        "layers": [asdict(layer) for layer in tree.layers],
+        "counts": tree.counts,
+        "code": tree.code,
+        "u_full": tree.u_full,
+    }
+
+
+def of_value(value: dict[str, Any], task: Task) -> Tree:
+    """The tree of `to_value`, read back."""
+    nodes = [Node(**{**node, "marks": _tuple(node["marks"])}) for node in value["nodes"]]
+    layers = [Layer(**layer) for layer in value["layers"]]
+    return Tree(task, nodes, layers, dict(value["counts"]), value["code"], value["u_full"])
+
+
+def _tuple(marks: list[float] | None) -> tuple[float, ...] | None:
+    return None if marks is None else tuple(marks)
