@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
+from longctx.prefer.pairs import PAIRS
 from longctx.report.data import Histogram
 from longctx.report.format import one_line
 from longctx.report.run_shape import check_shape
 from longctx.report.scores.sample import spaced
 from longctx.report.scores.statistics import constant, histogram
+from longctx.report.synth import pairs
 from longctx.report.synth.checks import check_of
 from longctx.report.synth.data import (
     OPS,
     Example,
+    JudgeControl,
     Quota,
     Sample,
     StageMade,
@@ -34,7 +37,7 @@ from longctx.report.synth.reading import (
     rejects_of,
     rows_at,
 )
-from longctx.report.synth.shape import Files, Stage, Synthesis
+from longctx.report.synth.shape import ControlForm, Files, Stage, Synthesis
 from longctx.report.synth.systems import System, shortened, system_of
 from longctx.synth.draw import generator
 
@@ -80,9 +83,15 @@ def synthesis_of(run: Mapping[str, Any]) -> SynthData | None:
         quotas=[Quota(**one.model_dump()) for one in found.quotas],
         without_language=found.without_language,
         models=sorted(models),
+        judge=found.judge.judge if found.judge else "",
+        controls=[_control(one) for one in found.judge.controls] if found.judge else [],
         files=stage["steps"]["files"]["files"],
         bytes=stage["steps"]["files"]["bytes"],
     )
+
+
+def _control(one: ControlForm) -> JudgeControl:
+    return JudgeControl(one.name, one.value, one.passed, one.n, one.hard, one.wanted)
 
 
 def _stage(name: str, one: Stage) -> StageMade:
@@ -114,6 +123,8 @@ def with_rows(data: SynthData, run_dir: str, run: Mapping[str, Any]) -> SynthDat
     if isinstance(output, str):
         return replace(data, why=output)
     data = replace(data, examples=_examples(rejects_of(output), name))
+    if data.op.startswith("prefer."):
+        return _with_pairs(data, output)
     columns = ("id", "lang", "source", "seed", "n_tokens", *system.figures)
     sampled = figures_of(output, system.schema, columns)
     if isinstance(sampled, str):
@@ -128,6 +139,18 @@ def with_rows(data: SynthData, run_dir: str, run: Mapping[str, Any]) -> SynthDat
         depths=_depths(rows, system, name),
         samples=_samples(output, system, _chosen(sampled.rows), run_dir, run, data.stage),
     )
+
+
+def _with_pairs(data: SynthData, output: Output) -> SynthData:
+    sampled = figures_of(output, PAIRS, pairs.FIGURES)
+    if isinstance(sampled, str):
+        return replace(data, why=sampled)
+    ordered = sorted(sampled.rows, key=lambda one: (one[1]["margin"] or 0.0, one[1]["id"], one[0]))
+    chosen = [ordered[i][0] for i in spaced(len(ordered), _SAMPLES)]
+    whole = dict(rows_at(output, PAIRS, chosen))
+    found = pairs.figures([row for _, row in ordered])
+    shown = [pairs.pair_of(whole[at]) for at in chosen if at in whole]
+    return replace(data, read=sampled.looked, pairs=replace(found, pairs=shown))
 
 
 def _lengths(rows: Sequence[Row]) -> tuple[Histogram | None, str]:

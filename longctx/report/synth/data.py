@@ -145,11 +145,63 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Dimension:
+    """Marks of one dimension, or scores in all: of the chosen and of the rejected texts."""
+
+    name: str
+    chosen: Histogram
+    rejected: Histogram
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to one prompt, and why the one is preferred.
+
+    `marks` are the dimensions with the marks of both; `where` says what stands before the prompt.
+    """
+
+    row_id: str
+    source: str
+    lang: str
+    prompt: str
+    where: str
+    prefix: str
+    chosen: str
+    rejected: str
+    second: str
+    reason: str
+    margin: float | None
+    marks: list[tuple[str, float | None, float | None]]
+    checks: list[tuple[str, bool]]
+
+
+@dataclass(frozen=True)
+class JudgeControl:
+    """What a judge was asked that a sound one cannot fail; `passed` is None without a case."""
+
+    name: str
+    value: float | None
+    passed: bool | None
+    cases: int
+    hard: bool
+    wanted: str
+
+
+@dataclass(frozen=True)
+class PairsData:
+    """What a page of pairs draws instead of lengths and evidence."""
+
+    dimensions: list[Dimension] = field(default_factory=list)
+    margins: Histogram | None = None
+    pairs: list[Pair] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class SynthData:
     """Everything that the page draws; where the rows are not to be had, `why` says it.
 
     `depths` counts where evidence stands, in tenths of the context, and is null for systems that
-    know of none.
+    know of none. `pairs` is what ops of preferences have instead of lengths, depths and samples.
     """
 
     run: str
@@ -175,6 +227,9 @@ class SynthData:
     bins: str = ""
     depths: Histogram | None = None
     samples: list[Sample] = field(default_factory=list)
+    judge: str = ""
+    controls: list[JudgeControl] = field(default_factory=list)
+    pairs: PairsData | None = None
 
     @property
     def used(self) -> Used:

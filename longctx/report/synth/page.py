@@ -12,6 +12,7 @@ from longctx.report.mixture.fit import worries
 from longctx.report.scores.numbers import written
 from longctx.report.scores.page import heading
 from longctx.report.synth.data import Check, Example, StageMade, SynthData, Used
+from longctx.report.synth.pairs_page import judge_section, pairs_section, score_section
 from longctx.report.synth.samples import samples
 from longctx.report.synth.section import outcome, remarks, verdicts
 
@@ -27,7 +28,9 @@ _VERDICTS = {
 def render(data: SynthData) -> str:
     """The page as text, to be written as UTF-8."""
     found = [_overview(data), _stages(data), _rejects(data), _checks(data), _lengths(data)]
-    found += [_depths(data), _rows(data)]
+    found += [_depths(data), _rows(data), judge_section(data.judge, data.controls)]
+    if data.pairs is not None:
+        found += [score_section(data.pairs), pairs_section(data.pairs)]
     sections = [part for part in found if part is not None]
     head = heading(data.stage, data.run, "rows")
     return document(f"{data.stage}: rows of {data.run}", head, sections)
@@ -169,7 +172,8 @@ def _lengths(data: SynthData) -> Section | None:
         return None
     drawn = _histogram(data.tokens, data.bins) if data.tokens is not None else NOTHING
     body = [paragraph(_looked(data)), drawn, _quotas(data)]
-    return Section("lengths", "Lengths", join(body))
+    named = "Lengths" if data.tokens is not None else "Documents"
+    return Section("lengths", named, join(body))
 
 
 def _looked(data: SynthData) -> str:

@@ -23,14 +23,18 @@ from longctx.report.scores.sample import spaced
 MANIFEST = "manifest.json"
 _FILES, _GROUPS = 32, 8
 _PARTS = re.compile(r"part-\d{5,}\.parquet")
-_REJECTS = re.compile(r"rejects-\d{5,}\.parquet")
+# Of prompts and, beside them, of single calls.
+_REJECTS = re.compile(r"(rejects|calls)-\d{5,}\.parquet")
 # What may be null in a row; every other null is filled, so that drawing need not ask.
 _NULLABLE = frozenset(
     {
         *("linked_to", "sim", "s_q", "dims", "file", "target_len", "lo", "hi"),
         *("quality", "multihop", "necessity"),
+        *("score_chosen", "score_rejected", "margin"),
     }
 )
+# What the other columns hold, too.
+_REPEATED = ("messages", "alpaca")
 Row = dict[str, Any]
 
 
@@ -101,7 +105,9 @@ def figures_of(output: Output, schema: pa.Schema, columns: Sequence[str]) -> Sam
 
 def rows_at(output: Output, schema: pa.Schema, wanted: Sequence[At]) -> Iterator[tuple[At, Row]]:
     """Whole rows but for their rendered turns, which repeat the other columns."""
-    columns = [name for name in schema.names if name not in ("messages", "alpaca")]
+    columns = [
+        name for name in schema.names if name not in _REPEATED or "context" not in schema.names
+    ]
     for name, group in sorted({(at.file, at.group) for at in wanted}):
         file = _opened(output.folder, name)
         if file is None:
@@ -153,6 +159,8 @@ def _value(name: str, value: Any, kind: pa.DataType) -> Any:
     if pa.types.is_struct(kind):
         known = value or {}
         return {f.name: _value(f.name, known.get(f.name), f.type) for f in kind}
+    if pa.types.is_map(kind):
+        return {str(k): v for k, v in value or () if v is not None}
     if pa.types.is_list(kind):
         return [_value("", one, kind.value_type) for one in value or ()]
     return _empty(kind) if value is None else value

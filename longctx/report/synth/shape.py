@@ -50,6 +50,24 @@ class QuotaForm(_Form):
     reached: Count
 
 
+class ControlForm(_Form):
+    """A control of a judge."""
+
+    name: str
+    value: Number | None
+    passed: bool | None
+    n: Count
+    hard: bool = False
+    wanted: str = ""
+
+
+class Judge(_Form):
+    """What was found of a judge."""
+
+    judge: str
+    controls: Annotated[list[ControlForm], Lines]
+
+
 class Synthesis(_Form):
     """All that a stage says of its rows."""
 
@@ -63,6 +81,7 @@ class Synthesis(_Form):
     quotas: Annotated[list[QuotaForm], Lines] = []
     stages: dict[str, Stage]
     checks: dict[str, dict[str, Any]]
+    judge: Judge | None = None
 
 
 class Files(_Form):

@@ -1,0 +1,133 @@
+"""From pairs of a better and a worse text to what their page shows. Pure.
+
+Scores and marks are drawn for the chosen and the rejected texts over the same bins. The reason of a
+preference is told from what a row holds: scores, marks, the rule by which the other was rejected.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from longctx.report.data import Histogram
+from longctx.report.format import count, one_line
+from longctx.report.scores.numbers import written
+from longctx.report.scores.statistics import F64, constant, histogram
+from longctx.report.synth.data import Dimension, Pair, PairsData
+from longctx.report.synth.systems import shortened
+
+Row = Mapping[str, Any]
+
+FIGURES = (
+    *("id", "system", "seed", "margin", "score_chosen", "score_rejected"),
+    *("dims_chosen", "dims_rejected"),
+)
+_PROMPT, _PREFIX, _TEXT = 700, 500, 1_500
+_DIMENSIONS = 12
+_ALL = "score"
+_RULES = {
+    "min": "the lowest of the other candidates is the rejected one",
+    "mu-2sigma": "rejected is the candidate nearest to two standard deviations below the mean",
+    "random": "the rejected one was drawn among the others",
+    "worst_k": "the rejected one was drawn among the worst",
+}
+
+
+def figures(rows: Sequence[Row]) -> PairsData:
+    """Scores, marks and margins of pairs."""
+    names = sorted({name for row in rows for name in (*row["dims_chosen"], *row["dims_rejected"])})
+    found = [_dimension(_ALL, [(r["score_chosen"], r["score_rejected"]) for r in rows])]
+    found += [
+        _dimension(name, [(r["dims_chosen"].get(name), r["dims_rejected"].get(name)) for r in rows])
+        for name in names[:_DIMENSIONS]
+    ]
+    margins = _floats([row["margin"] for row in rows])
+    return PairsData(
+        dimensions=[one for one in found if one is not None],
+        margins=None if constant(margins) else histogram(margins)[0],
+    )
+
+
+def _dimension(name: str, marks: Sequence[tuple[Any, Any]]) -> Dimension | None:
+    """Both sides over the same bins; None where no mark is known or none differs."""
+    chosen, rejected = (_floats(list(side)) for side in zip(*marks, strict=True))
+    both = np.concatenate([chosen, rejected])
+    if constant(both):
+        return None
+    bins = histogram(both)[0]
+    sides = (_counted(side, bins) for side in (chosen, rejected))
+    return Dimension(one_line(name.replace("_", " "), 60), *sides)
+
+
+def _counted(values: F64, bins: Histogram) -> Histogram:
+    known = np.clip(values[np.isfinite(values)], bins.edges[0], bins.edges[-1])
+    counts, _ = np.histogram(known, bins.edges)
+    return Histogram(bins.edges, counts.tolist(), "")
+
+
+def _floats(values: Sequence[Any]) -> F64:
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def pair_of(row: Row) -> Pair:
+    """A pair as it is shown."""
+    users = [turn["content"] for turn in row["messages"] if turn["role"] == "user"]
+    ref = row["context_ref"]
+    where = ""
+    if ref["doc_id"]:
+        size = count(ref["end_char"] - ref["start_char"])
+        where = f"Before it stands the document {one_line(ref['doc_id'], 120)}, {size} characters."
+    return Pair(
+        row_id=one_line(row["id"], 120),
+        source=one_line(row["source"], 60),
+        lang=one_line(row["lang"], 20),
+        prompt=shortened("\n\n".join(users), _PROMPT),
+        where=where,
+        prefix=_end(row["prefix"]),
+        chosen=shortened(row["chosen"], _TEXT),
+        rejected=shortened(row["rejected"], _TEXT),
+        second=shortened(row["rejected_2"], _TEXT),
+        reason=reason(row),
+        margin=row["margin"],
+        marks=[
+            (one_line(name.replace("_", " "), 60), a.get(name), b.get(name))
+            for a, b in [(row["dims_chosen"], row["dims_rejected"])]
+            for name in sorted({*a, *b})[:_DIMENSIONS]
+        ],
+        checks=[(one_line(name.replace("_", " "), 60), v) for name, v in row["checks"].items()],
+    )
+
+
+def _end(prefix: str) -> str:
+    """The end of what both texts go on from."""
+    cut = prefix[-_PREFIX:]
+    return ("... " if len(prefix) > _PREFIX else "") + shortened(cut, _PREFIX) if prefix else ""
+
+
+def reason(row: Row) -> str:
+    """Why the chosen text is preferred, in a sentence or two."""
+    said = []
+    if row["score_chosen"] is not None and row["score_rejected"] is not None:
+        said.append(
+            f"The chosen text scores {written(row['score_chosen'])}, the rejected one "
+            f"{written(row['score_rejected'])}."
+        )
+    apart = _most_apart(row)
+    if apart is not None:
+        name, better, worse = apart
+        said.append(f"They differ most in {name}: {written(better)} against {written(worse)}.")
+    rule = row["rejected_rule"]
+    if rule:
+        known = _RULES.get(rule, f"rejected by the rule {one_line(rule, 60)}")
+        said.append(f"{known[0].upper()}{known[1:]}.")
+    return " ".join(said) or "The row holds no scores."
+
+
+def _most_apart(row: Row) -> tuple[str, float, float] | None:
+    both = [
+        (one_line(name.replace("_", " "), 60), mark, row["dims_rejected"][name])
+        for name, mark in sorted(row["dims_chosen"].items())
+        if name in row["dims_rejected"]
+    ]
+    apart = [one for one in both if one[1] > one[2]]
+    return max(apart, key=lambda one: one[1] - one[2], default=None)
