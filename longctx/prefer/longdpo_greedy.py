@@ -8,7 +8,6 @@ calls, D - 1 extractions, checks, and one judge call for the complete text.
 """
 
 from longctx.prefer.longdpo import STOP
-from longctx.prefer.longdpo_memory import Embed
 from longctx.prefer.longdpo_search import (
     Search,
     Settings,
@@ -19,11 +18,12 @@ from longctx.prefer.longdpo_search import (
     whole,
 )
 from longctx.prefer.longdpo_tree import Layer, Node, Task, Tree
+from longctx.prefer.retrieval import Embedder
 
 INCONSISTENT = "inconsistent"
 
 
-def greedy(task: Task, settings: Settings, embed: Embed) -> Search[Tree]:
+def greedy(task: Task, settings: Settings, embed: Embedder) -> Search[Tree]:
     """The tree of a task, with a layer for each step of its text."""
     tree = Tree(task)
     at = tree.root
@@ -52,7 +52,7 @@ def greedy(task: Task, settings: Settings, embed: Embed) -> Search[Tree]:
 
 
 def _chosen(
-    tree: Tree, at: Node, memory: list[str], settings: Settings, embed: Embed
+    tree: Tree, at: Node, memory: list[str], settings: Settings, embed: Embedder
 ) -> Search[tuple[Node, str]]:
     """The first candidate, best first, that contradicts nothing; else the one that does least."""
     order = sorted(tree.children(at), key=lambda n: (-(n.u or 0.0), -n.q, n.number))

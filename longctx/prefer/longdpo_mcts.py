@@ -11,7 +11,6 @@ a judge call for each rollout.
 import math
 
 from longctx.prefer.longdpo import STOP, rank_buckets, ucb
-from longctx.prefer.longdpo_memory import Embed
 from longctx.prefer.longdpo_search import (
     Search,
     Settings,
@@ -21,11 +20,12 @@ from longctx.prefer.longdpo_search import (
     whole,
 )
 from longctx.prefer.longdpo_tree import Layer, Node, Task, Tree
+from longctx.prefer.retrieval import Embedder
 
 _OVER = ("dead", "closed")
 
 
-def mcts(task: Task, settings: Settings, embed: Embed) -> Search[Tree]:
+def mcts(task: Task, settings: Settings, embed: Embedder) -> Search[Tree]:
     """The tree of a task after all rollouts, with a layer for each step of its principal path."""
     tree = Tree(task)
     done = 0
@@ -52,7 +52,7 @@ def is_end(node: Node, settings: Settings) -> bool:
     return node.depth == settings.depth or (node.finish == STOP and node.parent is not None)
 
 
-def _descend(tree: Tree, settings: Settings, embed: Embed) -> Search[Node | None]:
+def _descend(tree: Tree, settings: Settings, embed: Embedder) -> Search[Node | None]:
     """The end of one rollout; None where the way led into a node that nothing can follow."""
     at = tree.root
     while not is_end(at, settings):
@@ -76,7 +76,7 @@ def _descend(tree: Tree, settings: Settings, embed: Embed) -> Search[Node | None
     return at
 
 
-def _next(tree: Tree, at: Node, settings: Settings, embed: Embed) -> Search[Node | None]:
+def _next(tree: Tree, at: Node, settings: Settings, embed: Embedder) -> Search[Node | None]:
     """The open child with the highest bound; one that denies what was stated dies on the way."""
     while True:
         children = [n for n in tree.children(at) if n.status == "open"]

@@ -8,19 +8,15 @@ share nothing with the fact; how many pairs the threshold lets through is counte
 the embedder.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from longctx.prefer.retrieval import F64
 from longctx.synth.checks import HAN_OR_KANA
 from longctx.text.answers import norm_answer, support
-
-F32 = npt.NDArray[np.float32]
-# Texts to unit vectors, float32 [n, d].
-Embed = Callable[[Sequence[str]], F32]
 
 MOST_FACTS = 20
 SEGMENT_WORDS = 128
@@ -69,7 +65,7 @@ def _word_starts(text: str) -> list[int]:
     return starts
 
 
-def near_pairs(facts: F32, segments: F32, tau: float, top: int | None = 3) -> list[tuple[int, int]]:
+def near_pairs(facts: F64, segments: F64, tau: float, top: int | None = 3) -> list[tuple[int, int]]:
     """Pairs (fact, segment) with a cosine of at least `tau`, by fact, then the most similar first.
 
     Of each fact at most `top` segments (None: all); of equal cosines the earlier one. Vectors are

@@ -20,8 +20,9 @@ from longctx.prefer.longdpo import (
     mean_mark,
     reward,
 )
-from longctx.prefer.longdpo_memory import SEGMENT_WORDS, Embed, Fact, near_pairs, segments_of
+from longctx.prefer.longdpo_memory import SEGMENT_WORDS, Fact, near_pairs, segments_of
 from longctx.prefer.longdpo_tree import Node, Task, Tree
+from longctx.prefer.retrieval import Embedder
 
 T = TypeVar("T")
 AGAIN_TEMPERATURE = 1.0
@@ -201,7 +202,7 @@ def whole(tree: Tree, text: str, at: str, settings: Settings) -> Search[float | 
 
 
 def contradictions(
-    tree: Tree, node: Node, memory: Sequence[str], settings: Settings, embed: Embed
+    tree: Tree, node: Node, memory: Sequence[str], settings: Settings, embed: Embedder
 ) -> Search[list[Found]]:
     """What a candidate denies of what was stated before it. A check without reply finds nothing."""
     segments = segments_of(node.text, settings.segment_words)
@@ -240,7 +241,7 @@ def refined(
     siblings: Sequence[Node],
     memory: Sequence[str],
     settings: Settings,
-    embed: Embed,
+    embed: Embedder,
 ) -> Search[Node | None]:
     """The step written again after critique, if its mark is higher and it denies nothing."""
     parent = tree.nodes[chosen.parent or 0]

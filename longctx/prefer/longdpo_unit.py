@@ -20,7 +20,7 @@ from longctx.prefer.longdpo import SYSTEM, target_of
 from longctx.prefer.longdpo import step_budget as budget_of
 from longctx.prefer.longdpo_greedy import greedy
 from longctx.prefer.longdpo_mcts import mcts
-from longctx.prefer.longdpo_memory import Embed, facts_of
+from longctx.prefer.longdpo_memory import facts_of
 from longctx.prefer.longdpo_search import (
     AGAIN_TEMPERATURE,
     Answer,
@@ -37,6 +37,7 @@ from longctx.prefer.longdpo_search import (
     together,
 )
 from longctx.prefer.longdpo_tree import Task, Tree
+from longctx.prefer.retrieval import Embedder
 from longctx.synth.longwriter_required import required_length
 
 REFINE_TOP_P, REFINE_TOP_K = 0.8, 50
@@ -84,7 +85,7 @@ def stages(
 
 
 def grown(
-    tasks: Sequence[Task], asker: Asker, settings: Settings, budgets: Budgets, embed: Embed
+    tasks: Sequence[Task], asker: Asker, settings: Settings, budgets: Budgets, embed: Embedder
 ) -> list[Tree]:
     """The trees of tasks, in their order."""
     search = mcts if settings.search == "mcts" else greedy

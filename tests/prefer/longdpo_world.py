@@ -4,12 +4,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from longctx.ids import h64
 from longctx.prefer.longdpo_greedy import greedy
 from longctx.prefer.longdpo_mcts import mcts
-from longctx.prefer.longdpo_memory import F32, Fact
+from longctx.prefer.longdpo_memory import Fact
 from longctx.prefer.longdpo_search import (
     Contradict,
     Critique,
@@ -24,15 +21,7 @@ from longctx.prefer.longdpo_search import (
     together,
 )
 from longctx.prefer.longdpo_tree import Task, Tree
-
-
-def hashed(texts: Sequence[str]) -> F32:
-    """Hashed counts of words as unit rows."""
-    rows = np.zeros((len(texts), 256), dtype=np.float32)
-    for row, text in zip(rows, texts, strict=True):
-        for word, n in Counter(text.lower().replace(".", "").split()).items():
-            row[h64(word.encode()) % 256] += n
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+from longctx.prefer.retrieval import hash_vectors
 
 
 class World:
@@ -78,7 +67,7 @@ class World:
     def grow(self, settings: Settings, *tasks: Task) -> list[Tree]:
         search = greedy if settings.search == "greedy" else mcts
         wanted = tasks or (Task("t", "Write."),)
-        return together([search(task, settings, hashed) for task in wanted], self.answer)
+        return together([search(task, settings, hash_vectors) for task in wanted], self.answer)
 
 
 def marked(u: float) -> float:

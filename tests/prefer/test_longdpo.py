@@ -21,8 +21,8 @@ from longctx.prefer.longdpo import (
     ucb,
 )
 from longctx.prefer.longdpo_memory import facts_of, near_pairs, segments_of
+from longctx.prefer.retrieval import hash_vectors
 from longctx.synth.longwriter_required import required_length
-from tests.prefer.longdpo_world import hashed
 
 UNIT = st.floats(0, 1)
 
@@ -163,8 +163,8 @@ def test_facts_belong_to_their_step_and_are_known_once() -> None:
 
 
 def test_near_pairs_are_the_most_similar_ones_above_the_threshold() -> None:
-    facts = hashed(["the bridge was built in 1890"])
+    facts = hash_vectors(["the bridge was built in 1890"])
     pieces = ["a cat sat", "the bridge was built", "the bridge was built in 1890", "built in 1890"]
-    assert near_pairs(facts, hashed(pieces), 0.6, 2) == [(0, 2), (0, 1)]
-    assert near_pairs(facts, hashed(pieces), 0.6, None) == [(0, 2), (0, 1), (0, 3)]
-    assert near_pairs(facts, hashed(pieces), 0.99) == [(0, 2)]
+    assert near_pairs(facts, hash_vectors(pieces), 0.6, 2) == [(0, 2), (0, 1)]
+    assert near_pairs(facts, hash_vectors(pieces), 0.6, None) == [(0, 2), (0, 1), (0, 3)]
+    assert near_pairs(facts, hash_vectors(pieces), 0.99) == [(0, 2)]
