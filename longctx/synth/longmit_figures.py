@@ -181,6 +181,7 @@ def _of_rows(made: Sequence[Mapping[str, Any]], most: int) -> Facts:
         "clue_places": chi2_uniform(depth_counts(places, spread, _BINS)),
         "clue_depth": chi2_uniform(depth_counts([(0, 1)] * len(depths), depths, _BINS)),
         "token_limit": ks_uniform([r["limit"] for r in made], 0.0, 1.0),
+        "contexts": _share([r["filled"] for r in made]),
         "row_tokens": {**_spread(tokens), "most": most, "ok": max(tokens) <= most},
         "support": _share([r["support"] >= LEAST_SUPPORT for r in made]),
         "leave_clues_out": _share([r["left_out"] for r in made]),

@@ -69,6 +69,7 @@ class _Judged(NamedTuple):
     reply: Reply | None
     necessity: bool | None
     context: Context | Reject
+    filled: bool
 
 
 class _Pool:
@@ -83,11 +84,24 @@ class _Pool:
             doc = Doc(row["id"], "", row["n_tokens"] + _HEADING, row["cluster"])
             self.of_lang.setdefault(row["lang"], []).append(doc)
 
-    def drawn(self, lang: str, seed: int, row_id: str) -> Iterator[Doc]:
+    def drawn(self, lang: str, seed: int, row_id: str) -> "_Draw":
         """All documents of a language in the order that is drawn for a row."""
         listed = self.of_lang.get(lang, [])
         order = generator(seed, SYSTEM, "fillers", row_id).permutation(len(listed))
-        return (listed[i] for i in order.tolist())
+        return _Draw(listed, order.tolist())
+
+
+@dataclass
+class _Draw:
+    """Documents in an order; `ended` tells whether all were taken."""
+
+    docs: list[Doc]
+    order: list[int]
+    ended: bool = False
+
+    def __iter__(self) -> Iterator[Doc]:
+        yield from (self.docs[i] for i in self.order)
+        self.ended = True
 
 
 @lru_cache(maxsize=2)
@@ -121,13 +135,16 @@ class _Ledger:
         self.turned.setdefault(step, Counter())[code] += 1
         self._own(path_id, step, row_id, Reject(code))
 
-    def lost(self, path_id: str, row_id: str, reject: Reject) -> None:
-        """A candidate that the step itself makes no row of."""
+    def lost(self, path_id: str, row_id: str, reject: Reject, step: str = ASSEMBLE) -> None:
+        """A candidate that no row is made of."""
         self.rejects[reject.code] += 1
-        self._own(path_id, ASSEMBLE, row_id, reject)
+        self._own(path_id, step, row_id, reject)
 
     def _own(self, path_id: str, step: str, row_id: str, reject: Reject) -> None:
-        self.reject(path_id, own_reject(self.op, step, row_id, reject, self.model))
+        made = own_reject(self.op, step, row_id, reject, self.model)
+        # A verdict of a stage stands in the table as its other rejects do.
+        called = any(call.step == step for call in self.op.calls())
+        self.reject(path_id, {**made, "stage": step} if called else made)
 
     def row(self, path_id: str, row: Row, facts: Mapping[str, Any]) -> None:
         self.rows += 1
@@ -190,17 +207,18 @@ class PathRowsWork(RowsWork):
                 told["candidates"] += 1
                 necessity, code = self.op.needed(path, one, unit.said)
                 if code is None:
-                    yield _Judged(path, one, reply, necessity, self._context(path, one, pool))
+                    yield _Judged(path, one, reply, necessity, *self._context(path, one, pool))
                 else:
-                    ledger.lost(path.path_id, one.id, Reject(code))
+                    ledger.lost(path.path_id, one.id, Reject(code), NECESSITY)
             note = canonical_json(checked.judged(reply, necessity, one.id in approved))
             ledger.add(path.path_id, _NOTE, note, "")
         if "single" in self.op.kinds:
             for one in chains.single_candidates(path, singles, linked):
                 told["candidates"] += 1
-                yield _Judged(path, one, None, None, self._context(path, one, pool))
+                yield _Judged(path, one, None, None, *self._context(path, one, pool))
 
-    def _context(self, path: Path, one: Candidate, pool: _Pool) -> Context | Reject:
+    def _context(self, path: Path, one: Candidate, pool: _Pool) -> tuple[Context | Reject, bool]:
+        """The context of a candidate, and whether there were fillers enough for it."""
         docs = {
             doc.doc_id: Doc(doc.doc_id, doc.text, doc.n_tokens + _HEADING, doc.cluster_id)
             for doc in path.docs
@@ -210,9 +228,9 @@ class PathRowsWork(RowsWork):
         assert kind is not None, "a chain is of one document, or of one for each question"
         rng = generator(seed, SYSTEM, "context", one.id)
         fillers = pool.drawn(path.lang, seed, one.id)
-        return long_context(
-            clues, list(docs.values()), fillers, RESERVE[kind], rng, self.op.max_row
-        )
+        reserve, path_docs = RESERVE[kind], list(docs.values())
+        found = long_context(clues, path_docs, fillers, reserve, rng, self.op.max_row)
+        return found, not fillers.ended
 
     def _texts(
         self, judged: Sequence[_Judged], pool: _Pool, shelves: Sequence[Sequence[Any]]
@@ -252,7 +270,7 @@ class PathRowsWork(RowsWork):
             room = self.op.max_row - RESERVE[row["type"]]
             ids = [doc.doc_id for doc in one.path.docs]
             found = checked.facts(row, context, ids, bounds, room)
-            of_path.setdefault(path_id, []).append((row, found))
+            of_path.setdefault(path_id, []).append((row, {**found, "filled": one.filled}))
         for path_id, rows in of_path.items():
             X = vectors_of(self.op, rows[0][0]["lang"], [row["question"] for row, _ in rows])
             again = chains.duplicates(X, [row["hop"] for row, _ in rows])
