@@ -43,6 +43,8 @@ def test_pairs_are_shown_with_their_reason(tmp_path: Path) -> None:
     assert "They differ most in faithfulness: 9.5 against 2.5." in first
     assert "The lowest of the other candidates is the rejected one." in first
     assert SECRET not in page.text
+    assert "34 documents became 20 rows" in page.text
+    assert "4 rejects, of documents or of what was asked about them" in page.text
     assert "document doc, 4,321 characters" in page.text
     assert "What is written so far" in page.text
     assert "Rejected as well" in page.text

@@ -232,6 +232,11 @@ class SynthData:
     pairs: PairsData | None = None
 
     @property
+    def of_documents(self) -> bool:
+        """Whether every document became a row or a reject; of some ops it becomes several."""
+        return self.rows + sum(self.rejects.values()) == self.chosen
+
+    @property
     def used(self) -> Used:
         """All stages together; without a price where one of them has none."""
         told = [s.used for s in self.stages if s.used is not None]

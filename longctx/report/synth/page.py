@@ -61,9 +61,10 @@ def _what(data: SynthData) -> str:
 def _tiles(data: SynthData) -> list[tuple[str, str, str]]:
     used, rejects = data.used, sum(data.rejects.values())
     asked = f"of {count(used.requests)} requests" if used.requests else ""
+    lost = f"{percent(ratio(rejects, data.chosen))} of the documents"
     return [
         ("Rows", count(data.rows), f"of {plural(data.chosen, 'document')}"),
-        ("Rejects", count(rejects), f"{percent(ratio(rejects, data.chosen))} of the documents"),
+        ("Rejects", count(rejects), lost if data.of_documents else ""),
         ("Calls", compact(used.calls), asked),
         ("From the cache", compact(used.hits), f"{percent(ratio(used.hits, used.requests))}"),
         ("Tokens read", compact(used.read), _each(used.read, data.rows)),

@@ -79,7 +79,7 @@ def _pair(one: Pair, *, unfold: bool) -> Markup:
     sides += [_side("Rejected as well", one.second)] if one.second else []
     body = [
         _said("Prompt", one.prompt),
-        paragraph(one.where) if one.where else NOTHING,
+        tag("p", text(one.where), class_="where") if one.where else NOTHING,
         _said("What is written so far", one.prefix) if one.prefix else NOTHING,
         tag("h4", text("Why")),
         paragraph(one.reason),

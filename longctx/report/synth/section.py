@@ -22,10 +22,13 @@ def rows_section(data: SynthData | None) -> Section | None:
 def outcome(data: SynthData) -> str:
     """What was chosen and what became of it."""
     rejects = sum(data.rejects.values())
-    share = percent(ratio(rejects, data.chosen))
-    lost = (
-        f"{plural(rejects, 'document')} ({share}) came to nothing" if rejects else "none was lost"
-    )
+    if not rejects:
+        lost = "none was lost"
+    elif data.of_documents:
+        share = percent(ratio(rejects, data.chosen))
+        lost = f"{plural(rejects, 'document')} ({share}) came to nothing"
+    else:
+        lost = f"{plural(rejects, 'reject')}, of documents or of what was asked about them"
     return (
         f"{plural(data.chosen, 'document')} became {plural(data.rows, 'row')} with the model "
         f"{one_line(data.model, 80)}; {lost}."
