@@ -31,7 +31,7 @@ ROW_CODES = frozenset(
         *("source_too_long", "contaminated"),
         *("closed_book_solvable", "not_multihop", "unverified_pair", "qa_too_long"),
         *("unresolved_reference", "not_in_chunk", "clue_not_needed", "near_dup_in_path"),
-        *("no_gold", "empty_answer", "answer_not_extractive"),
+        *("no_gold", "empty_answer", "answer_not_extractive", "over_quota"),
         "judge_failed",
     }
 )

@@ -39,7 +39,7 @@ from longctx.llm.spec import (
     price_of,
 )
 from longctx.llm.types import LLMJobError, Usage
-from longctx.synth.items import Item, Quotas, units_of
+from longctx.synth.items import Bin, Item, Quotas, units_of
 from longctx.synth.prompt import Prompt
 from longctx.synth.rows import Made, Reject, Row
 from longctx.synth.rule_set import rule_set
@@ -163,6 +163,24 @@ class Synthesis(Barrier):
         made, told = context.step_stats["rows"], context.step_stats["files"]
         return bool(made["ok"] + told.get("rejects", 0) == chosen)
 
+    def rows_made(self, context: BarrierContext) -> int:
+        """How many rows are to be written; by default those of the step `rows`."""
+        return int(context.step_stats["rows"]["rows"])
+
+    def choice_column(self) -> str | None:
+        """A column that `bin_of` reads beside the usual ones."""
+        return None
+
+    def bin_of(self, lang: str | None, n_tokens: int | None, source: str, value: Any) -> Bin | None:
+        """The bin of a document, with its value of `choice_column`; None where none takes it."""
+        return self.quotas.bin_of(lang, n_tokens)
+
+    def settled(
+        self, context: BarrierContext, rows: StepRef, chosen: Sequence[dict[str, Any]], model: str
+    ) -> StepRef:
+        """The rows that are written; ops that choose among all of them do that here."""
+        return rows
+
     def asked_tokens(self, step: str) -> float:
         """Tokens of a prompt on average, for the plan; by default the document's."""
         return self.quotas.mean_tokens()
@@ -235,6 +253,7 @@ class Synthesis(Barrier):
         own = self._own_fields() - self.reaches.get("rows", frozenset())
         work = self.rows_work(context.setting, context.relative("rows"), model)
         rows = self._over(context, "rows", units, work, depends=[model], ignore=own)
+        rows = self.settled(context, rows, chosen, model)
         context.single("figures", partial(figures_of, self, rows), [rows])
         context.exchange(
             "files",
@@ -275,7 +294,9 @@ class Synthesis(Barrier):
         """The steps `candidates` and `chosen`; the chosen rows, without their texts."""
         ignore = self._own_fields() - self.chooses | {"prompt_version"}
         counted = [c for c in ("n_tokens", "n_chars") if context.corpus.has(c)]
-        columns = list(dict.fromkeys(["doc_id", "source", "license", "language", *counted]))
+        beside = [column] if (column := self.choice_column()) else []
+        known = ["doc_id", "source", "license", "language", *counted, *beside]
+        columns = list(dict.fromkeys(known))
         candidates = context.per_part(
             "candidates", partial(candidates_of, self, columns), columns, ignore=ignore
         )

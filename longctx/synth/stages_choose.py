@@ -30,6 +30,8 @@ CANDIDATES = pa.schema(
     }.items()
 )
 
+_COUNTED = ("source", "license", "n_tokens", "n_chars")
+
 
 def candidates_of(op: "Synthesis", columns: list[str], part: Part, setting: Setting) -> pa.Table:
     """The documents of a part that may be among the chosen ones, and counters of all."""
@@ -37,19 +39,21 @@ def candidates_of(op: "Synthesis", columns: list[str], part: Part, setting: Sett
     names = ("doc_id", "row", "language", "source", "n_tokens")
     found: dict[Bin, dict[str, dict[str, Any]]] = {}
     without = 0
-    for doc_id, row, tag, source, tokens in zip(
-        *(table.column(n).to_pylist() for n in names), strict=True
+    beside = op.choice_column()
+    values = table.column(beside).to_pylist() if beside else [None] * len(table)
+    for doc_id, row, tag, source, tokens, value in zip(
+        *(table.column(n).to_pylist() for n in names), values, strict=True
     ):
         lang = language_of(tag, op.default_language)
         without += lang is None
-        if (place := quotas.bin_of(lang, tokens)) is not None:
+        if (place := op.bin_of(lang, tokens, source, value)) is not None:
             described = {"id": doc_id, "row": row, "lang": lang, "source": source}
             kept = {**described, "n_tokens": tokens, "bin": place[1]}
             found.setdefault(place, {})[doc_id] = kept
     first = first_of_bins(found, quotas, setting.seed, op.system)
     rows = [found[place][doc_id] for place, ids in sorted(first.items()) for doc_id in ids]
     stats = {
-        "summary": summary.summarise(table.drop_columns(["doc_id", "language", "row"]), None),
+        "summary": summary.summarise(table.select([c for c in _COUNTED if c in columns]), None),
         "available": {bin_name(place): len(docs) for place, docs in found.items()},
         "without_language": without,
     }

@@ -48,7 +48,7 @@ class FilesWork:
             return {"stats": {}}
         number = int(name.rpartition("-")[2])
         rows = of_kind(brought, ROW)
-        table = table_of(map(self.stored, rows), self.op.schema)
+        table = self.ordered(table_of(map(self.stored, rows), self.op.schema))
         rejects = [
             r | {"run_id": self.setting.recipe_fingerprint} for r in of_kind(brought, REJECT)
         ]
@@ -70,6 +70,10 @@ class FilesWork:
     def stored(self, row: dict[str, Any]) -> dict[str, Any]:
         """What of a row stands in the Parquet file."""
         return row
+
+    def ordered(self, table: pa.Table) -> pa.Table:
+        """The rows of a file, which come by id, in the order in which they are written."""
+        return table
 
     def lines(self, table: pa.Table, rows: list[dict[str, Any]]) -> tuple[str, bytes]:
         """The name of the JSONL files, and the rows of one as a trainer reads them."""
@@ -95,11 +99,11 @@ def chat_lines(table: pa.Table) -> bytes:
 def publish(op: "Synthesis", context: BarrierContext, synthesis: dict[str, Any]) -> None:
     """Remove what an earlier run left, and let `manifest.json` vouch for the files."""
     setting, told = context.setting, context.step_stats["files"]
-    made = context.step_stats["rows"]
+    made, expected = context.step_stats["rows"], op.rows_made(context)
     written, rejected = told.get("rows", 0), told.get("rejects", 0)
-    if written != made["rows"] or not op.accounted(context, synthesis["chosen"]):
+    if written != expected or not op.accounted(context, synthesis["chosen"]):
         raise RunError(
-            f"{written:,} of {made['rows']:,} rows were written, for {made['ok']:,} documents, and "
+            f"{written:,} of {expected:,} rows were written, for {made['ok']:,} documents, and "
             f"{rejected:,} rejects, for {synthesis['chosen']:,} chosen documents",
             where=setting.stage,
             remedy="this is a fault of longctx, please report it with run.json",
