@@ -45,6 +45,7 @@ OPS: dict[str, str] = {
     "pack": "longctx.pack.stages:Pack",
     "synth.pam_qa": "longctx.synth.stages_pamqa:SynthPamQA",
     "synth.in2": "longctx.synth.stages_in2:SynthIN2",
+    "synth.longalpaca": "longctx.synth.stages_longalpaca:SynthLongAlpaca",
     "synth.longalign": "longctx.synth.stages_longalign:SynthLongAlign",
     "synth.chatqa2": "longctx.synth.stages_chatqa2:SynthChatQA2",
     "synth.longwriter": "longctx.synth.stages_longwriter:SynthLongWriter",

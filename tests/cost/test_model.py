@@ -191,6 +191,7 @@ NOT_MEASURED: set[str] = {
     "synth.in2",
     "synth.chatqa2",
     "synth.longalign",
+    "synth.longalpaca",
     "synth.pam_qa",
     "synth.longwriter",
 }
@@ -206,6 +207,12 @@ def test_the_packaged_coefficients_know_all_ops_but_those_that_are_listed() -> N
         "synth.in2": {"rows": 1, "generator": {"backend": "scripted"}},
         "synth.chatqa2": {"rows": 1, "generator": {"backend": "scripted"}},
         "synth.longalign": {"rows": 1, "generator": {"backend": "scripted"}},
+        "synth.longalpaca": {
+            "rows": 1,
+            "short": "a.jsonl",
+            "other_sources": "other",
+            "generator": {"backend": "scripted"},
+        },
         "synth.pam_qa": {"rows": 1, "generator": {"backend": "scripted"}},
         "synth.longwriter": {"rows": 1, "generator": {"backend": "scripted"}},
     }
