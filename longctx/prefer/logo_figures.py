@@ -34,13 +34,13 @@ _RATIOS = (0.5, 0.67, 0.8, 1.0, 1.25, 1.5, 2.0)
 _GAPS = (2.0, 3.0, 4.0, 6.0, 8.0)
 
 
-def facts(row: Row, seed: int, window: Window) -> Facts:
+def facts(row: Row) -> Facts:
     """The numbers of one row that the figures read."""
-    tokens = row["tokens"]
-    made = logo_train.train_rows(row, seed, window)
+    tokens, window = row["tokens"], Window(**row["window"])
+    made = logo_train.train_rows(row)
     return {
         "id": row["id"],
-        "seed": seed,
+        "seed": row["seed"],
         "prefix": len(tokens["prefix"]),
         "lens": logo_train.lengths(tokens),
         "modes": row["modes"],

@@ -55,6 +55,7 @@ LOGO = pa.schema(
             "n_chunks": _NUMBER,
             "delta": _SHARE,
             "gap": _SHARE,
+            "window": logo_train.WINDOWS,
             "modes": pa.list_(_TEXT),
             "tokens": logo_train.TOKENS,
         }.items(),
@@ -77,14 +78,17 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked about a document, and the right answer where one is known."""
+    """What is asked about a document, and the right answer where one is known.
+
+    Without a `doc_id` the text is none of the corpus, and its row has to hold the context.
+    """
 
     id: str
     text: str
     gold: str | None
     lang: str
     source: str
-    doc_id: str
+    doc_id: str | None
 
 
 class Plan(NamedTuple):
@@ -165,11 +169,16 @@ def build_row(
     if problem := pair_problem(answers, question.gold, max_ratio):
         return problem
     turns = turns_of(question)
+    if question.doc_id is None:
+        context = plan.context(document)
+        turns[-1]["content"] = f"{context}\n\n{turns[-1]['content']}"
     said = {side: answers[side].text for side in SIDES}
     tokens = tokens_of(plan, document, question, said, counter, frame)
     if problem := logo_train.length_problem(tokens, window):
         return problem
     first, last = plan.chosen.context[0], plan.chosen.context[-1]
+    places = (plan.spans[first][0], plan.spans[last][1])
+    ref = None if question.doc_id is None else ContextRef(question.doc_id, *places)
     group = Group(
         system=SYSTEM,
         group_id=question.id,
@@ -181,7 +190,7 @@ def build_row(
         model=model,
         judge_model=judge_model,
         doc_id=question.doc_id,
-        context_ref=ContextRef(question.doc_id, plan.spans[first][0], plan.spans[last][1]),
+        context_ref=ref,
         gold=question.gold,
     )
     pair = build(
@@ -197,7 +206,9 @@ def build_row(
         return pair
     lens, prefix = logo_train.lengths(tokens), len(tokens["prefix"])
     draws = (logo_train.draw(lens, prefix, pair["id"], k, seed, window) for k in range(variants))
-    return {**pair, **_own(question, plan), "modes": [mode for mode, _ in draws], "tokens": tokens}
+    modes = [mode for mode, _ in draws]
+    placed = {"window": window._asdict(), "modes": modes, "tokens": tokens}
+    return {**pair, **_own(question, plan), **placed}
 
 
 def turns_of(question: Question) -> list[dict[str, str]]:

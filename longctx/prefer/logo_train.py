@@ -42,6 +42,13 @@ TOKENS = pa.struct(
         **dict.fromkeys(SIDES, _IDS),
     }.items()
 )
+WINDOWS = pa.struct(
+    {
+        **dict.fromkeys(("K", "Q", "max_seq"), pa.int32()),
+        "mode": pa.string(),
+        "sparse_share": pa.float64(),
+    }.items()
+)
 TRAIN = pa.schema(
     {
         "id": pa.string(),
@@ -79,9 +86,10 @@ class Window(NamedTuple):
     sparse_share: float = SPARSE_SHARE
 
 
-def plain_frame(counter: TokenCounter, bos: int | None, eos: int | None) -> Frame:
+def plain_frame(counter: TokenCounter) -> Frame:
     """Turns parted by blank lines; answers end with the end of text, where the tokenizer has it."""
     line = counter.encode("\n\n").ids.tolist()
+    bos, eos = counter.bos_id, counter.eos_id
     return Frame([] if bos is None else [bos], line, line, [] if eos is None else [eos])
 
 
@@ -160,11 +168,9 @@ def expand(tokens: Tokens, places: Positions, pad_id: int = 0) -> dict[str, I32]
     return row
 
 
-def train_rows(
-    row: Mapping[str, Any], seed: int, window: Window, pad_id: int = 0
-) -> list[dict[str, Any]]:
-    """The training rows of a text row, one for each of its variants."""
-    tokens = row["tokens"]
+def train_rows(row: Mapping[str, Any], pad_id: int = 0) -> list[dict[str, Any]]:
+    """The training rows of a text row, one for each of its variants, in the row's window."""
+    tokens, seed, window = row["tokens"], row["seed"], Window(**row["window"])
     found = []
     for k in range(len(row["modes"])):
         prefix = len(tokens["prefix"])

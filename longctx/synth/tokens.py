@@ -32,11 +32,16 @@ class Encoded(NamedTuple):
 
 
 class TokenCounter:
-    """Counts and encodes with one tokenizer; without one, runs of characters that are not blank."""
+    """Counts and encodes with one tokenizer; without one, runs of characters that are not blank.
+
+    `bos_id` and `eos_id` are those of the tokenizer, None where it has none.
+    """
 
     def __init__(self, tokenizer: Tokenizer | None = None) -> None:
         self._tokenizer = tokenizer
         self.name = tokenizer.name if tokenizer else WHITESPACE
+        self.bos_id: int | None = tokenizer.bos_id if tokenizer else None
+        self.eos_id: int | None = tokenizer.eos_id if tokenizer else None
 
     def count(self, text: str) -> int:
         """Number of tokens of a text; no special tokens are added."""

@@ -4,10 +4,10 @@ from longctx.prefer.logo_rows import Choice, Question
 
 CHUNK = 32
 CHOICE = Choice(chunk=CHUNK, chunks=16, max_relevant=8, min_gap=2.0)
-ASKED = "Which harbour did keeper Zora name after the amber lantern?"
-GOLD = "Port Velvet"
-_ANSWER = "Keeper Zora named the harbour Port Velvet after the amber lantern there"
-_NEAR = "Keeper Zora looked for the amber lantern above that harbour all winter"
+ASKED = "Which harbour did keeper Zora{0} name after the amber{0} lantern{0}?"
+GOLD = "Port Velvet{0}"
+_ANSWER = "Keeper Zora{0} named the harbour Port Velvet{0} after the amber{0} lantern{0} there"
+_NEAR = "Keeper Zora{0} looked for the amber{0} lantern{0} above that coast all winter"
 _OTHER = "The keeper walked along pier {i} and counted {j} grey boats in fog"
 
 
@@ -18,15 +18,25 @@ def chunk_of(sentence: str) -> str:
 
 
 def planted(
-    answers: tuple[int, ...] = (5, 33), near: tuple[int, ...] = (20,), chunks: int = 43
+    answers: tuple[int, ...] = (5, 33),
+    near: tuple[int, ...] = (20,),
+    chunks: int = 43,
+    tag: str = "",
 ) -> str:
-    """A document of so many chunks: those of `answers` hold the answer, `near` words near it."""
+    """A document of so many chunks: those of `answers` hold the answer, `near` words near it.
+
+    Names end in `tag`, so that no document answers what another is asked.
+    """
     told = [
-        _ANSWER if i in answers else _NEAR if i in near else _OTHER.format(i=i, j=7 * i + 1)
+        (_ANSWER if i in answers else _NEAR).format(tag)
+        if i in (*answers, *near)
+        else _OTHER.format(i=i, j=7 * i + 1)
         for i in range(chunks)
     ]
     return " ".join(map(chunk_of, told))
 
 
-def asked(doc_id: str = "d", gold: str | None = GOLD, question: str = ASKED) -> Question:
-    return Question(id=doc_id, text=question, gold=gold, lang="en", source="s", doc_id=doc_id)
+def asked(doc_id: str = "d", gold: str | None = "Port Velvet") -> Question:
+    return Question(
+        id=doc_id, text=ASKED.format(""), gold=gold, lang="en", source="s", doc_id=doc_id
+    )

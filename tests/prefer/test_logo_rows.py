@@ -41,10 +41,11 @@ from longctx.prefer.logo_train import (
 from longctx.prefer.pairs import Side
 from longctx.synth.rows import Reject, Row, table_of
 from longctx.synth.tokens import token_counter
-from tests.prefer.logo_documents import CHOICE, GOLD, asked, planted
+from tests.prefer.logo_documents import CHOICE, asked, planted
 
+GOLD = "Port Velvet"
 COUNTER = token_counter("whitespace")
-FRAME = plain_frame(COUNTER, None, 7)
+FRAME = plain_frame(COUNTER)._replace(end=[7])
 WINDOW = Window(K=4_096, Q=96, max_seq=1_000)
 DOCUMENT = planted()
 
@@ -63,7 +64,7 @@ def answers_of(found: Plan, document: str = DOCUMENT) -> dict[str, str]:
 
 
 def row_of(document: str = DOCUMENT, seed: int = 3, doc_id: str = "d", **fields: Any) -> Any:
-    question = asked(doc_id)
+    question = fields.pop("question", asked(doc_id))
     found = plan(question, document, COUNTER, seed, CHOICE)
     assert isinstance(found, Plan)
     said = {side: Side(text=text) for side, text in answers_of(found, document).items()}
@@ -124,6 +125,14 @@ def test_a_row_says_where_everything_comes_from() -> None:
     assert row_of(seed=4) != row
 
 
+def test_a_text_of_no_document_stands_in_its_row() -> None:
+    known, found = row_of(), row_of(question=replace(asked(), doc_id=None))
+    assert found["context_ref"] is None
+    context = context_of(known, DOCUMENT)
+    assert from_trl(to_trl(found)).prompt == from_trl(to_trl(known, context)).prompt
+    assert found["tokens"] == known["tokens"]
+
+
 def test_exported_prompts_are_those_that_were_asked() -> None:
     row = row_of()
     context = context_of(row, DOCUMENT)
@@ -138,7 +147,7 @@ def test_exported_prompts_are_those_that_were_asked() -> None:
 
 def test_training_rows_are_what_the_specification_says() -> None:
     row = row_of()
-    trained = train_rows(row, 3, WINDOW)
+    trained = train_rows(row)
     assert [t["id"] for t in trained] == [f"{row['id']}-0", f"{row['id']}-1"]
     assert trained[0]["chosen_position_ids"].tolist() != trained[1]["chosen_position_ids"].tolist()
     tokens = row["tokens"]
@@ -243,7 +252,7 @@ def facts_of(n: int, window: Window = WINDOW, **changes: Any) -> list[dict[str, 
     found = []
     for i in range(n):
         row = row_of(doc_id=f"d{i}", window=window)
-        found.append({**logo_figures.facts(row, 3, window), **changes})
+        found.append({**logo_figures.facts(row), **changes})
     return found
 
 
@@ -280,7 +289,7 @@ def test_offsets_that_are_all_alike_fail_their_checks(monkeypatch: pytest.Monkey
 
 
 def test_a_broken_training_row_is_named() -> None:
-    row = train_rows(row_of(), 3, WINDOW)[0]
+    row = train_rows(row_of())[0]
 
     def with_(name: str, at: int, value: int) -> Row:
         changed = row[name].copy()
