@@ -192,13 +192,19 @@ LONGWRITER = columns(
 def table_of(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """Rows as a table of a system's schema, in ascending order of their ids.
 
+    Maps are lists of pairs, which JSON gives back as lists of lists.
     Raises ValueError where a row has other columns than the schema.
     """
     listed = sorted(rows, key=lambda row: row["id"])
     for row in listed:
         if odd := set(row) ^ set(schema.names):
             raise ValueError(f"row {row['id']!r} has or lacks, against its schema: {sorted(odd)}")
-    return pa.Table.from_pylist(listed, schema=schema)
+    maps = [field.name for field in schema if pa.types.is_map(field.type)]
+    paired = [
+        {**row, **{n: [tuple(pair) for pair in row[n]] for n in maps if row[n] is not None}}
+        for row in listed
+    ]
+    return pa.Table.from_pylist(paired, schema=schema)
 
 
 def envelope(

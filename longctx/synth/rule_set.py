@@ -44,6 +44,7 @@ _RULES: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "lw.select": rules_longwriter.select,
     "lw.plan": rules_longwriter.plan,
     "lw.write": rules_longwriter.write,
+    "lw.sample": rules_longwriter.sample,
     "lw.judge": rules_longwriter.judge,
     "logo.question": rules_logo.logo_question,
     "logo.answer": rules_logo.logo_answer,

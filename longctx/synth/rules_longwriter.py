@@ -24,7 +24,7 @@ from longctx.synth.rule_basics import scaled, subject
 from longctx.synth.words import count_words
 
 LONG = 2_000
-_UNSTATED, _STEP = 2_400, 500
+_UNSTATED, _STEP, _SAMPLES = 2_400, 500, 4
 _POINT = {"en": "Part {} of {}", "zh": "第{}部分，{}", "ko": "{}부 {}"}
 _APART = re.compile(r"[\s，]+")
 _PARAGRAPH = {"en": (" ", "."), "zh": ("、", "。"), "ko": (" ", ".")}
@@ -66,6 +66,17 @@ def write(parts: Mapping[str, Any]) -> dict[str, Any]:
         written.append(f"{word}{next(numbers)}")
         length += count_words(written[-1], counter)
     return {"text": between.join(written) + end}
+
+
+def sample(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Answers that get worse with their number: shorter, and with fewer of the task's words."""
+    number = parts["sample"]
+    x = parts["required"]["x"] if parts["required"] else _UNSTATED
+    task, missing = parts["prompt"], number % _SAMPLES
+    said = task[: max(1, len(task) * (_SAMPLES - missing) // _SAMPLES)]
+    words = round(x * (1 - 0.15 * missing))
+    step = (1, subject(parts["prompt"]), words)
+    return {"text": f"{said}\n\n{write({**parts, 'step': step})['text']}"}
 
 
 def judge(parts: Mapping[str, Any]) -> dict[str, Any]:

@@ -194,6 +194,7 @@ NOT_MEASURED: set[str] = {
     "synth.longalpaca",
     "synth.pam_qa",
     "synth.longwriter",
+    "prefer.longwriter",
 }
 
 
@@ -215,6 +216,7 @@ def test_the_packaged_coefficients_know_all_ops_but_those_that_are_listed() -> N
         },
         "synth.pam_qa": {"rows": 1, "generator": {"backend": "scripted"}},
         "synth.longwriter": {"rows": 1, "generator": {"backend": "scripted"}},
+        "prefer.longwriter": {"rows": 1, "generator": {"backend": "scripted"}},
     }
     ops = [CheckIds(), *(resolve(n).model_validate({"op": n, **usual.get(n, {})}) for n in OPS)]
     without = {op.op for op in ops if known.steps(op.op, op.model_dump(mode="json"), 1000) is None}
