@@ -119,7 +119,8 @@ def _tiles(data: ReportData) -> list[tuple[str, str, str]]:
         shown.append(("Files", _number(data.exported.files), size(data.exported.bytes)))
     if data.synthesis is not None:
         made = data.synthesis
-        shown.append(("Rows made", _number(made.rows), _of(made.rows, made.chosen)))
+        share = _of(made.rows, made.chosen) if made.of_documents else ""
+        shown.append(("Rows made", _number(made.rows), share))
     audit = data.windows
     if audit is not None:
         shown += [

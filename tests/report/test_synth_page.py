@@ -121,7 +121,8 @@ def test_numbers_are_those_of_the_record(tmp_path: Path) -> None:
     no_price = replace(
         data, stages=[replace(s, used=s.used and replace(s.used, usd=None)) for s in data.stages]
     )
-    assert "no price was given" in Page(render(no_price)).text
+    assert "No price is known of the model." in Page(render(no_price)).text
+    assert "USD" not in Page(render(no_price)).text
 
 
 def test_rejects_are_shown_by_reason_with_replies(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def _tiles(data: SynthData) -> list[tuple[str, str, str]]:
     used, rejects = data.used, sum(data.rejects.values())
     asked = f"of {count(used.requests)} requests" if used.requests else ""
     lost = f"{percent(ratio(rejects, data.chosen))} of the documents"
+    cost = [] if used.usd is None else [("Cost", f"{used.usd:,.2f} USD", "")]
     return [
         ("Rows", count(data.rows), f"of {plural(data.chosen, 'document')}"),
         ("Rejects", count(rejects), lost if data.of_documents else ""),
@@ -69,7 +70,7 @@ def _tiles(data: SynthData) -> list[tuple[str, str, str]]:
         ("From the cache", compact(used.hits), f"{percent(ratio(used.hits, used.requests))}"),
         ("Tokens read", compact(used.read), _each(used.read, data.rows)),
         ("Tokens written", compact(used.written), _each(used.written, data.rows)),
-        ("Cost", _usd(used), "" if used.usd is not None else "no price was given"),
+        *cost,
     ]
 
 
@@ -78,19 +79,16 @@ def _each(tokens: int, rows: int) -> str:
     return f"{compact(each)} for each row" if each is not None else ""
 
 
-def _usd(used: Used) -> str:
-    return MISSING if used.usd is None else f"{used.usd:,.2f} USD"
-
-
 def _stages(data: SynthData) -> Section:
-    header = ["Stage", "In", "Good", "Rejects", "Calls", "Cached", "Read", "Written", "USD"]
+    priced = any(one.used is not None and one.used.usd is not None for one in data.stages)
+    header = ["Stage", "In", "Good", "Rejects", "Calls", "Cached", "Read", "Written"]
     rows = [
         [
             text(one_line(one.name, 60)),
             text(count(one.rows_in)),
             text(count(one.ok)),
             _codes(one),
-            *(text(cell) for cell in _took(one.used)),
+            *(text(cell) for cell in _took(one.used)[: 5 if priced else 4]),
         ]
         for one in data.stages
     ]
@@ -98,8 +96,10 @@ def _stages(data: SynthData) -> Section:
         "Each stage asks the model about the documents that the one before left; what goes in "
         "is either good or a reject. Calls that the cache answered cost nothing; read and written "
         f"are tokens. Prompts: {one_line(data.prompts, 40)}."
+        + ("" if priced else " No price is known of the model.")
     )
-    return Section("stages", "Stage by stage", join([said, table("Stages", header, rows)]))
+    drawn = table("Stages", [*header, *(["USD"] if priced else [])], rows)
+    return Section("stages", "Stage by stage", join([said, drawn]))
 
 
 def _took(used: Used | None) -> list[str]:
