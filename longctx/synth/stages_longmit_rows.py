@@ -29,7 +29,7 @@ from longctx.synth import longmit_figures as checked
 from longctx.synth.draw import generator
 from longctx.synth.longmit import SYSTEM
 from longctx.synth.longmit_chains import Candidate
-from longctx.synth.longmit_path import NECESSITY, VERIFY, Path, Reply, turned_away
+from longctx.synth.longmit_path import NECESSITY, VERDICTS, VERIFY, Path, Reply, turned_away
 from longctx.synth.longmit_rows import (
     RESERVE,
     Context,
@@ -143,8 +143,8 @@ class _Ledger:
     def _own(self, path_id: str, step: str, row_id: str, reject: Reject) -> None:
         made = own_reject(self.op, step, row_id, reject, self.model)
         # A verdict of a stage stands in the table as its other rejects do.
-        called = any(call.step == step for call in self.op.calls())
-        self.reject(path_id, {**made, "stage": step} if called else made)
+        named = {"stage": step} if step in VERDICTS else {}
+        self.reject(path_id, {**made, **named})
 
     def row(self, path_id: str, row: Row, facts: Mapping[str, Any]) -> None:
         self.rows += 1
