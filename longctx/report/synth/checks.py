@@ -89,7 +89,7 @@ def _found(figures: Mapping[str, Any]) -> str:
 
 def _chi2(f: Mapping[str, Any]) -> str:
     return (
-        f"chi-squared {decimal(f['stat'])} with {count(f['df'])} degrees of freedom, p "
+        f"chi-squared {decimal(f['stat'])}, degrees of freedom {count(f['df'])}, p "
         f"{_p(f['p'])}; the largest deviation is {percent(f['max_dev'])}, "
         f"{percent(f['tol'])} allowed"
     )

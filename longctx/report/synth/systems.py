@@ -200,14 +200,15 @@ def _longwriter(row: Row) -> list[Block]:
     ]
     asked = row["required"]
     unit = one_line(asked["unit"], 20) or "word"
+    units = f"{unit}s" if unit.isascii() else unit
     note = (
-        f"Wanted: {_wanted(asked)} {unit}s ({_from(row['length_source'])}); written: "
+        f"Wanted: {_wanted(asked)} {units} ({_from(row['length_source'])}); written: "
         f"{count(row['length'])}. Length score {decimal(row['s_l'])} of 100"
         + (f", quality score {decimal(row['s_q'])}." if row["s_q"] is not None else ".")
     )
     return [
         _said("Prompt", row["prompt"]),
-        Lengths(f"Words of each paragraph, planned and written ({unit}s)", steps, note),
+        Lengths(f"Lengths of paragraphs, planned and written ({units})", steps, note),
         _said("Answer", row["response"]),
     ]
 
