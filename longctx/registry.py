@@ -50,6 +50,7 @@ OPS: dict[str, str] = {
     "synth.chatqa2": "longctx.synth.stages_chatqa2:SynthChatQA2",
     "synth.longwriter": "longctx.synth.stages_longwriter:SynthLongWriter",
     "synth.longmit": "longctx.synth.stages_longmit:SynthLongMIT",
+    "prefer.logo": "longctx.prefer.stages_logo:PreferLogo",
     "prefer.longwriter": "longctx.prefer.stages_longwriter:PreferLongWriter",
     "export": "longctx.io.stages_export:Export",
 }

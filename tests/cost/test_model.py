@@ -194,6 +194,7 @@ NOT_MEASURED: set[str] = {
     "synth.longalpaca",
     "synth.pam_qa",
     "synth.longwriter",
+    "prefer.logo",
     "prefer.longwriter",
 }
 
@@ -216,6 +217,7 @@ def test_the_packaged_coefficients_know_all_ops_but_those_that_are_listed() -> N
         },
         "synth.pam_qa": {"rows": 1, "generator": {"backend": "scripted"}},
         "synth.longwriter": {"rows": 1, "generator": {"backend": "scripted"}},
+        "prefer.logo": {"rows": 1, "generator": {"backend": "scripted"}},
         "prefer.longwriter": {"rows": 1, "generator": {"backend": "scripted"}},
     }
     ops = [CheckIds(), *(resolve(n).model_validate({"op": n, **usual.get(n, {})}) for n in OPS)]
