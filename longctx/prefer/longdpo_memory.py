@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from longctx.prefer.retrieval import F64
+from longctx.prefer.retrieval import Vectors
 from longctx.synth.checks import HAN_OR_KANA
 from longctx.text.answers import norm_answer, support
 
@@ -65,7 +65,9 @@ def _word_starts(text: str) -> list[int]:
     return starts
 
 
-def near_pairs(facts: F64, segments: F64, tau: float, top: int | None = 3) -> list[tuple[int, int]]:
+def near_pairs(
+    facts: Vectors, segments: Vectors, tau: float, top: int | None = 3
+) -> list[tuple[int, int]]:
     """Pairs (fact, segment) with a cosine of at least `tau`, by fact, then the most similar first.
 
     Of each fact at most `top` segments (None: all); of equal cosines the earlier one. Vectors are

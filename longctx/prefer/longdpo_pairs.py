@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from longctx.prefer.longdpo import length_term
+from longctx.prefer.longdpo_greedy import INCONSISTENT
 from longctx.prefer.longdpo_mcts import values
 from longctx.prefer.longdpo_tree import CHOSEN, REJECTED, Layer, Node, Tree, dims
 from longctx.prefer.pairs import Side, pair_problems, two_below
@@ -25,6 +27,20 @@ from longctx.synth.words import count_words
 
 Rule = Literal["random_sibling", "worst", "mu-2sigma"]
 SLACK = 1e-9
+
+FINALS = pa.schema(
+    {
+        "id": pa.string(),
+        "text": pa.string(),
+        "words": pa.int64(),
+        "target": pa.int64(),
+        "s_l": pa.float64(),
+        "u_full": pa.float64(),
+        "steps": pa.int32(),
+        "pairs": pa.int32(),
+        "code": pa.string(),
+    }.items()
+)
 
 
 @dataclass(frozen=True)
@@ -144,7 +160,7 @@ def _pair(
         chosen=chosen,
         rejected=_side(rejected, score),
         rejected_node=rejected.number,
-        rule="inconsistent" if denies else choice.rule,
+        rule=INCONSISTENT if denies else choice.rule,
         last=layer is tree.layers[-1] and not tree.code,
         inconsistent=denies,
     )

@@ -196,7 +196,7 @@ def whole(tree: Tree, text: str, at: str, settings: Settings) -> Search[float | 
     """V in [0, 1] of a complete text against the full length; None where it could not be marked."""
     (marks,) = yield [Judge(tree.task, at, "", text, whole=True)]
     if marks is None:
-        tree.count("judge_failed")
+        tree.count("texts_failed")
         return None
     return reward(mean_mark(marks), length_term(text, tree.task.target), settings.w_len)
 

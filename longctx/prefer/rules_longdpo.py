@@ -17,9 +17,11 @@ from longctx.llm.scripted import Cut, Rule
 from longctx.llm.types import GenRequest
 from longctx.synth.rule_basics import sentences
 
+# A changed rule needs a new version, or replies of the old one come out of the cache.
+VERSION = "longdpo-1"
 # Shares of a step that repeat its first sentence, from the best candidate to the worst.
 REPEATED = (0.0, 0.25, 0.45, 0.65)
-_OPEN_WORDS, _SENTENCE = 120, 10
+_OPEN_WORDS, _SENTENCE = 120, 11
 
 
 def step(parts: Mapping[str, Any]) -> str:
@@ -34,7 +36,7 @@ def step(parts: Mapping[str, Any]) -> str:
 
 
 def _sentence(parts: Mapping[str, Any], i: int) -> str:
-    """Ten words that name prompt, depth, sample and place."""
+    """Eleven words that name prompt, depth, sample and place."""
     about = h64(parts["prompt"].encode("utf-8", "replace")) % 10_000
     name = f"{about}x{parts['depth']}x{parts['sample']}x{i}"
     words = " ".join(f"{word}{name}" for word in ("harbour", "clerk", "lamp", "road"))
