@@ -81,15 +81,20 @@ def outcome(data: ReportData) -> str:
 
 def _rows_made(made: SynthData) -> str:
     """What a model made of the documents, with what, and what that took."""
-    said = (
-        f"A language model ({one_line(made.model, 60)}) was asked about "
-        f"{count(made.chosen)} of them: {plural(made.rows, 'row')} in "
-        f"{plural(made.files, 'file')} ({size(made.bytes)})"
-    )
+    of_table = made.items != "document"
+    about = f"{plural(made.chosen, made.items)} of a table" if of_table else count(made.chosen)
+    rows = f"{plural(made.rows, 'row')} in {plural(made.files, 'file')} ({size(made.bytes)})"
+    if made.asked_none:
+        said = f"Without a language model {about} became {rows}"
+    else:
+        them = about if of_table else f"{about} of them"
+        said = f"A language model ({one_line(made.model, 60)}) was asked about {them}: {rows}"
     if made.rejects:
         most = sorted(made.rejects.items(), key=lambda one: (-one[1], one[0]))
         codes = ", ".join(f"{code} {count(n)}" for code, n in most[:5])
         said += f", {plural(sum(made.rejects.values()), 'reject')} ({codes})"
+    if made.asked_none:
+        return f"{said}."
     used = made.used
     cost = "" if used.usd is None else f", {used.usd:,.2f} USD"
     took = f"{plural(used.calls, 'call')} and {compact(used.read + used.written)} tokens"

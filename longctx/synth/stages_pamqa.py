@@ -303,7 +303,8 @@ class SynthPamQA(Synthesis):
         told, stats = super()._told(context, model, chosen), context.step_stats
         retrievers = ["bm25", *(["embedding"] if "queries" in stats else [])]
         found = {k: v for k, v in stats["ranked"].items() if k != "warnings"}
-        return {**told, "negatives": {"retrievers": retrievers, **found}}
+        items = "document" if self.questions is None else "question"
+        return {**told, "items": items, "negatives": {"retrievers": retrievers, **found}}
 
 
 def _unit_of(units: Units) -> dict[str, int]:

@@ -78,6 +78,7 @@ def synthesis_of(run: Mapping[str, Any]) -> SynthData | None:
         chosen=found.chosen,
         rows=found.rows,
         rejects=found.rejects,
+        items=found.items,
         stages=[_stage(name, one) for name, one in found.stages.items()],
         checks=[check_of(name, figures) for name, figures in found.checks.items()],
         quotas=[Quota(**one.model_dump()) for one in found.quotas],

@@ -202,6 +202,7 @@ class SynthData:
 
     `depths` counts where evidence stands, in tenths of the context, and is null for systems that
     know of none. `pairs` is what ops of preferences have instead of lengths, depths and samples.
+    `items` is what was chosen, one of them: documents, or what a table holds.
     """
 
     run: str
@@ -220,6 +221,7 @@ class SynthData:
     models: list[str]
     files: int
     bytes: int
+    items: str = "document"
     why: str = ""
     read: Looked | None = None
     examples: list[Example] = field(default_factory=list)
@@ -235,6 +237,11 @@ class SynthData:
     def of_documents(self) -> bool:
         """Whether every document became a row or a reject; of some ops it becomes several."""
         return self.rows + sum(self.rejects.values()) == self.chosen
+
+    @property
+    def asked_none(self) -> bool:
+        """Whether rows were made without a language model."""
+        return self.model == "none" and not self.used.calls
 
     @property
     def used(self) -> Used:

@@ -64,7 +64,7 @@ def _tiles(data: SynthData) -> list[tuple[str, str, str]]:
     lost = f"{percent(ratio(rejects, data.chosen))} of the documents"
     cost = [] if used.usd is None else [("Cost", f"{used.usd:,.2f} USD", "")]
     return [
-        ("Rows", count(data.rows), f"of {plural(data.chosen, 'document')}"),
+        ("Rows", count(data.rows), f"of {plural(data.chosen, data.items)}"),
         ("Rejects", count(rejects), lost if data.of_documents else ""),
         ("Calls", compact(used.calls), asked),
         ("From the cache", compact(used.hits), f"{percent(ratio(used.hits, used.requests))}"),

@@ -26,12 +26,13 @@ def outcome(data: SynthData) -> str:
         lost = "none was lost"
     elif data.of_documents:
         share = percent(ratio(rejects, data.chosen))
-        lost = f"{plural(rejects, 'document')} ({share}) came to nothing"
+        lost = f"{plural(rejects, data.items)} ({share}) came to nothing"
     else:
         lost = f"{plural(rejects, 'reject')}, of documents or of what was asked about them"
+    model = f"with the model {one_line(data.model, 80)}"
     return (
-        f"{plural(data.chosen, 'document')} became {plural(data.rows, 'row')} with the model "
-        f"{one_line(data.model, 80)}; {lost}."
+        f"{plural(data.chosen, data.items)} became {plural(data.rows, 'row')} "
+        f"{'without a model' if data.asked_none else model}; {lost}."
     )
 
 

@@ -74,6 +74,7 @@ class Synthesis(_Form):
     system: str
     prompt_version: str
     model: str
+    items: str = "document"
     chosen: Count
     rows: Count
     rejects: Counts
