@@ -78,14 +78,27 @@ def _grams(text: str, n: int) -> set[str]:
 
 
 def without_near_duplicates(
-    path: Sequence[int], text_of: Callable[[int], str], above: float = PREFIX_JACCARD
+    path: Sequence[int],
+    text_of: Callable[[int], str],
+    above: float = PREFIX_JACCARD,
+    clusters: Sequence[object] | None = None,
 ) -> tuple[list[int], list[int]]:
-    """A path, and what was dropped from it (`near_dup_in_path`): too like the one kept before."""
+    """A path, and what was dropped from it (`near_dup_in_path`): too like the one kept before.
+
+    With `clusters` of near-duplicates (None: in none) also what shares one with any kept before,
+    for a neighbour of two neighbours may be a near-duplicate of the first.
+    """
     kept: list[int] = []
     dropped: list[int] = []
+    known: set[object] = set()
     for doc in path:
+        cluster = clusters[doc] if clusters else None
         alike = bool(kept) and prefix_jaccard(text_of(kept[-1]), text_of(doc)) > above
-        (dropped if alike else kept).append(doc)
+        if alike or (cluster is not None and cluster in known):
+            dropped.append(doc)
+            continue
+        kept.append(doc)
+        known.add(cluster)
     return kept, dropped
 
 

@@ -203,13 +203,13 @@ def _paths(
     """Every chosen document with its path, and its place there or null where it was dropped."""
     table = documents.read([*(name for name, _ in _DESCRIBED), "prefix"])
     table = table.take(pc.sort_indices(table.column("id"))).combine_chunks()
-    ids, prefixes = (table.column(name).to_pylist() for name in ("id", "prefix"))
+    ids, prefixes, clusters = (table.column(n).to_pylist() for n in ("id", "prefix", "cluster"))
     near = _neighbours(op, table, numbered, lists)
     number = {doc_id: i for i, doc_id in enumerate(ids)}
     order = [number[doc_id] for doc_id in hash_order(ids, setting.seed, SYSTEM, "paths")]
     walked = sorted(
         (
-            without_near_duplicates(path, prefixes.__getitem__, op.prefix_jaccard)
+            without_near_duplicates(path, prefixes.__getitem__, op.prefix_jaccard, clusters)
             for path in traverse(near, order, op.max_docs)
         ),
         key=lambda found: ids[found[0][0]],

@@ -74,6 +74,9 @@ def test_beginnings_are_compared() -> None:
     assert prefix_jaccard("", "") == 1
     texts = ["the storm of 1911", "a calm year", "a calm year!", "the storm of 1911"]
     assert without_near_duplicates([0, 1, 2, 3], texts.__getitem__) == ([0, 1, 3], [2])
+    clusters = ["a", None, None, "a"]
+    found = without_near_duplicates([0, 1, 2, 3], texts.__getitem__, clusters=clusters)
+    assert found == ([0, 1], [2, 3])
 
 
 def test_chunks_are_equal_and_end_with_sentences() -> None:
