@@ -59,12 +59,26 @@ _SHOULD = {
     "chosen": "Each of the proposed questions is drawn equally often",
     "lang": "Languages have the shares that were asked for",
     "hops": "Every question has the number of hops of its kind",
+    "size": "The mixture has as many rows as were asked for",
+    "distinct_ids": "No two pairs have one id",
+    "length_ratio": "Both texts of a pair are of comparable length",
+    "chosen_longer": "The chosen text is not nearly always the longer one",
+    "margin": "The texts of every pair are as far apart as was asked for",
+    "evidence": "Every statement that is supported names a passage",
+    "notes": "Every part of each context has notes",
+    "dropped_candidates": "Few candidates are left out for lack of statements",
+    "inconsistent": "Pairs whose rejected step denies what was stated before",
+    "depths": "Every depth of a path has a pair, or a reason for none",
+    "prefixes": "The steps of a path join to its text",
+    "permutations": "No pair is one text in two orders of its words",
     "conservation": "Every document is either in a row or among the rejects",
 }
 # Checks that cannot be told because what they compare with was not given.
 _WITHOUT = frozenset({"decontamination"})
 _LARGEST = 1e18
-_NAMES = ("problems", "reasons", "counts")
+# What judges nothing although its `ok` is null.
+_FIGURES = frozenset({"inconsistent"})
+_NAMES = ("histogram", "problems", "reasons", "counts")
 
 
 def check_of(name: str, found: Mapping[str, Any]) -> Check:
@@ -80,7 +94,7 @@ def check_of(name: str, found: Mapping[str, Any]) -> Check:
 
 
 def _verdict(name: str, found: Mapping[str, Any]) -> Verdict:
-    if "ok" not in found:
+    if "ok" not in found or (name in _FIGURES and found["ok"] is None):
         return "figure"
     if found["ok"] is None:
         return "not looked at" if name in _WITHOUT else "too few rows"
@@ -133,6 +147,14 @@ def _rate(f: Mapping[str, Any]) -> str:
     return f"{percent(f['share'])} of {count(f['n'])}, at least {percent(f['target'])} wanted"
 
 
+def _expected(f: Mapping[str, Any]) -> str:
+    return f"{percent(f['share'])} of it, {percent(f['expected'])} expected"
+
+
+def _of(f: Mapping[str, Any]) -> str:
+    return f"{percent(f['share'])} of {count(f['n'])}"
+
+
 def _answered(f: Mapping[str, Any]) -> str:
     return f"one does in {count(f['answered'])} of {plural(round(f['rows']), 'row')}"
 
@@ -182,8 +204,10 @@ def _hits(f: Mapping[str, Any]) -> str:
 _FORMS = (
     (("share", "wanted"), _wanted),
     (("share", "n", "target"), _rate),
+    (("share", "expected"), _expected),
     (("rows", "share", "documents"), _short),
     (("rows", "share"), _some),
+    (("share", "n"), _of),
     (("rows", "answered"), _answered),
     (("links", "outside", "apart"), _links),
     (("stat", "df", "p", "max_dev", "tol"), _chi2),
@@ -206,9 +230,11 @@ def _plain(figures: Mapping[str, Any]) -> str:
         (key, value), *_ = figures.items()
         if key in _NAMES and isinstance(value, Mapping):
             return _listed(value) if value else "nothing was found against it"
+    # How values are spread is drawn, or stands in run.json.
+    told = {key: value for key, value in figures.items() if key != "histogram"}
     said = [
         f"{one_line(str(key).replace('_', ' '), 40)} {_told(value)}"
-        for key, value in list(figures.items())[:12]
+        for key, value in list(told.items())[:12]
     ]
     return "; ".join(said) or "nothing was counted"
 
