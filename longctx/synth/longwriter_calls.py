@@ -107,7 +107,8 @@ def request_plan(task: str, lang: str, required: Required | None) -> Prompt:
 
 def steps_of(reply: Mapping[str, Any]) -> list[Step]:
     """The plan of a reply."""
-    return [Step(s["k"], s["main_point"].strip(), s["words"]) for s in reply["steps"]]
+    # A schema takes 300.0 for a whole number, too.
+    return [Step(int(s["k"]), s["main_point"].strip(), int(s["words"])) for s in reply["steps"]]
 
 
 def reply_of_text(text: str) -> dict[str, Any] | None:

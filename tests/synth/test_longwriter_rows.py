@@ -235,6 +235,8 @@ def test_a_plan_may_come_in_lines() -> None:
     assert talked is not None
     assert check_plan(talked, parts) == ("plan_line",)
     assert reply_of_text("There will be a storm.") is None
+    (step,) = steps_of({"steps": [{"k": 1.0, "main_point": " A ", "words": 500.0}]})
+    assert plan_line(step) == plan_line(Step(1, "A", 500))
 
 
 def test_marks() -> None:
