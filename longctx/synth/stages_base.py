@@ -79,7 +79,7 @@ class Synthesis(Barrier):
     schema: ClassVar[pa.Schema]
     prompt_version: ClassVar[str]
     ends: ClassVar[str] = "rows"
-    reads = ("n_tokens",)
+    reads: ClassVar[tuple[str, ...]] = ("n_tokens",)
     neutral = frozenset({"unit_rows", "max_reject_rate"})
     chooses: ClassVar[frozenset[str]] = frozenset(
         {"rows", "min_tokens", "max_tokens", "bin_tokens", "lang_share", "default_language"}

@@ -146,9 +146,10 @@ class SynthLongMIT(Synthesis):
     max_row: int = Field(BOUND, ge=1)
     reply_tokens: int = Field(1_024, ge=1)
 
-    summary: ClassVar[str] = "questions over several documents of a long context"
+    summary: ClassVar[str] = "questions over several documents in long contexts"
     source: ClassVar[str] = "LongMIT, MIMG (arXiv 2409.01893)"
     cost: ClassVar[str] = "some 10 short calls a chunk, 30 a start question; `longctx plan` counts"
+    reads: ClassVar[tuple[str, ...]] = ("n_tokens", "embedding")
     system: ClassVar[str] = SYSTEM
     schema: ClassVar[pa.Schema] = LONGMIT
     prompt_version: ClassVar[str] = PROMPT_VERSION
@@ -172,7 +173,7 @@ class SynthLongMIT(Synthesis):
         return self
 
     def reads_columns(self) -> tuple[str, ...]:
-        return (*self.reads, "embedding", *([self.cluster_column] if self.cluster_column else []))
+        return (*self.reads, *([self.cluster_column] if self.cluster_column else []))
 
     def fingerprint_fields(self) -> dict[str, Any]:
         judge = self.judge.identity() if self.judge else None
