@@ -43,6 +43,7 @@ OPS: dict[str, str] = {
     "order.splice": "longctx.order.stages_splice:OrderSplice",
     "order.quest": "longctx.order.stages_quest:OrderQuest",
     "pack": "longctx.pack.stages:Pack",
+    "pack.turns": "longctx.pack.stages_turns:PackTurns",
     "synth.pam_qa": "longctx.synth.stages_pamqa:SynthPamQA",
     "synth.in2": "longctx.synth.stages_in2:SynthIN2",
     "synth.longalpaca": "longctx.synth.stages_longalpaca:SynthLongAlpaca",
@@ -50,7 +51,9 @@ OPS: dict[str, str] = {
     "synth.chatqa2": "longctx.synth.stages_chatqa2:SynthChatQA2",
     "synth.longwriter": "longctx.synth.stages_longwriter:SynthLongWriter",
     "synth.longmit": "longctx.synth.stages_longmit:SynthLongMIT",
+    "prefer.longreward": "longctx.prefer.stages_longreward:PreferLongReward",
     "prefer.logo": "longctx.prefer.stages_logo:PreferLogo",
+    "prefer.longdpo": "longctx.prefer.stages_longdpo:PreferLongDPO",
     "prefer.longwriter": "longctx.prefer.stages_longwriter:PreferLongWriter",
     "export": "longctx.io.stages_export:Export",
 }

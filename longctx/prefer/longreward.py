@@ -35,7 +35,7 @@ LEVELS = {"full": 1.0, "partial": 0.5, "none": 0.0}
 Empty = Literal["drop", "neutral", "zero"]
 
 CANDIDATES, NOTES_CHUNK, FACT_CHUNK, TOP_K = 10, 4_096, 128, 5
-MOST_STATEMENTS, STATEMENT_WORDS, QUESTION_WORDS = 60, (5, 60), (5, 60)
+MOST_STATEMENTS, STATEMENT_WORDS, QUESTION_WORDS = 60, (5, 60), (4, 60)
 # Statements of an answer that a plan counts with, since no answer is there yet.
 ASSUMED_STATEMENTS = 20
 _EMPTY: dict[Empty, float | None] = {"drop": None, "neutral": 5.0, "zero": 0.0}
@@ -48,7 +48,7 @@ _SUPPORTED = object_schema(
 )
 
 WORDS = {
-    "question_form": "The question must have 5 to 60 words and end with a question mark.",
+    "question_form": "The question must have 4 to 60 words and end with a question mark.",
     "off_document": "The question must be about what the document says, in its own words.",
     "notes_and_relevance": "`relevant` must be true where there are notes, else false.",
     "statement_count": "There must be at most 60 statements.",

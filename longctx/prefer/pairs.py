@@ -39,6 +39,7 @@ _DEVIATIONS = 2.0
 _FINISHED, _CUT = "stop", "length"
 _TEXT = pa.string()
 _SCORES = pa.map_(_TEXT, pa.float64())
+_MAPS = ("dims_chosen", "dims_rejected", "checks")
 
 PAIRS = pa.schema(
     {
@@ -219,13 +220,13 @@ def build(
         "score_chosen": chosen.score,
         "score_rejected": rejected.score,
         "margin": (chosen.score or 0.0) - (rejected.score or 0.0) if known else None,
-        "dims_chosen": sorted(chosen.dims.items()),
-        "dims_rejected": sorted(rejected.dims.items()),
+        "dims_chosen": dict(chosen.dims),
+        "dims_rejected": dict(rejected.dims),
         "rejected_rule": rule,
         "model": group.model,
         "judge_model": group.judge_model,
         "run_id": None,
-        "checks": sorted({**dict.fromkeys(passed, True), **(checks or {})}.items()),
+        "checks": {**dict.fromkeys(passed, True), **(checks or {})},
     }
 
 
@@ -277,5 +278,9 @@ def histogram(values: Sequence[float], edges: Sequence[float]) -> dict[str, int]
 
 def plain(row: Mapping[str, Any]) -> Row:
     """A row with its maps as mappings, as Arrow gives them back as lists of pairs."""
-    maps = ("dims_chosen", "dims_rejected", "checks")
-    return {**row, **{name: dict(row[name] or ()) for name in maps}}
+    return {**row, **{name: dict(row[name] or ()) for name in _MAPS if name in row}}
+
+
+def listed(row: Mapping[str, Any]) -> Row:
+    """A row with its maps as sorted lists of pairs, as Arrow takes them."""
+    return {n: sorted(v.items()) if n in _MAPS and v is not None else v for n, v in row.items()}

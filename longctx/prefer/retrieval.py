@@ -10,6 +10,7 @@ words, and what collisions of hashes add.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,9 @@ from longctx.ids import h64
 from longctx.text.answers import content_tokens
 
 F64 = npt.NDArray[np.float64]
+Vectors = npt.NDArray[np.floating[Any]]
 # Texts in, unit vectors float[n, d] out; a text of which nothing is left has a row of zeros.
-Embedder = Callable[[Sequence[str]], F64]
+Embedder = Callable[[Sequence[str]], Vectors]
 
 HASH = "hash"
 DIMENSIONS = 1_024
@@ -37,7 +39,7 @@ def hash_vectors(texts: Sequence[str]) -> F64:
     return np.divide(found, norms, out=found, where=norms > 0)
 
 
-def nearest(statements: F64, chunks: F64, top_k: int) -> list[list[int]]:
+def nearest(statements: Vectors, chunks: Vectors, top_k: int) -> list[list[int]]:
     """For each statement the `top_k` chunks of highest cosine, in the order of the text.
 
     Both float[n, d] of unit vectors. Of equal ones the earlier chunk is taken. Fewer chunks than

@@ -32,9 +32,9 @@ from longctx.llm.controls import Control
 from longctx.llm.rejects import StageCount
 from longctx.llm.spec import GeneratorSpec, RuleSet, Terms, price_of
 from longctx.location import Location
-from longctx.prefer.asked import QUESTION
+from longctx.prefer.asked import QUESTION, Asked
 from longctx.prefer.asking import Asker
-from longctx.prefer.pairs import LENGTH_RATIO, PAIRS
+from longctx.prefer.pairs import LENGTH_RATIO, PAIRS, Group
 from longctx.prefer.stages_prompts import (
     PromptsWork,
     candidates_of_prompts,
@@ -109,6 +109,32 @@ class Preference(Synthesis):
     ) -> list[Control]:
         """Controls of the judge on a sample of prompts, in the order of their ids."""
         raise NotImplementedError
+
+    def control_calls(self) -> tuple[CallStage, ...]:
+        """Stages that only controls ask, beside those of `judged`."""
+        return ()
+
+    def counts(self, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Sums over what `judged` found, for run.json."""
+        return {}
+
+    def group(self, item: Item, asked: Asked, seed: int) -> Group:
+        """What the pairs of a prompt share; `asked` is what the prompt asks."""
+        models = item.replies[JUDGED]["models"]
+        return Group(
+            system=self.system,
+            group_id=item.id,
+            lang=item.lang,
+            source=item.source,
+            seed=seed,
+            prompt_version=self.prompt_version,
+            messages=asked.messages(),
+            model=models["policy"],
+            judge_model=models["judge"] if self.judging else None,
+            doc_id=asked.doc_id,
+            context_ref=asked.ref,
+            gold=asked.gold,
+        )
 
     def tables(self, item: Item) -> Mapping[str, Sequence[Row]]:
         """Rows of the further tables (`extra_tables`) of a prompt, whatever becomes of it."""
@@ -239,7 +265,8 @@ class Preference(Synthesis):
     def _left(
         self, context: BarrierContext, spec: GeneratorSpec, model: str, clients: int
     ) -> Terms:
-        mine = {c.step for c in self.calls() if self.asks(c.step) == spec}
+        every = (*self.calls(), *self.control_calls())
+        mine = {c.step for c in every if self.asks(c.step) == spec}
         used = [
             c.stats["stats"]["usage"]
             for c in context.step_commits.get(QUESTION, ())
@@ -285,7 +312,12 @@ class Preference(Synthesis):
             [sample],
             ["text"],
             ControlsWork(clients, judge, model),
-            depends=[model, judge, context.setting.output, [_told_by(c) for c in self.calls()]],
+            depends=[
+                model,
+                judge,
+                context.setting.output,
+                [_told_by(c) for c in (*self.calls(), *self.control_calls())],
+            ],
             ignore=self._own_fields() - self.decides - {"control_share", "control_rows"},
             pool=Pool(1, gpus, ahead=1),
         )

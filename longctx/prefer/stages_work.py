@@ -28,6 +28,7 @@ from longctx.llm.rejects import StageCount, reject_row, reject_table
 from longctx.llm.spec import Terms, client_of
 from longctx.prefer.asking import Asker, Lost
 from longctx.prefer.exporters import to_trl
+from longctx.prefer.pairs import listed
 from longctx.synth.items import Item
 from longctx.synth.rows import Reject as RowReject
 from longctx.synth.rows import Row
@@ -66,7 +67,8 @@ class Clients:
 
     def asker(self) -> Asker:
         """Both models, with the stages of the op."""
-        stages = {call.step: call for call in self.op.judged_calls()}
+        every = (*self.op.judged_calls(), *self.op.control_calls())
+        stages = {call.step: call for call in every}
         policy, judge = self.both()
         return Asker(stages, policy, judge, self.op.judging, self.setting.seed)
 
@@ -103,13 +105,20 @@ class JudgedWork:
         good = {i: one for i, one in found.items() if not isinstance(one, RowReject)}
         bad = {i: one for i, one in found.items() if isinstance(one, RowReject)}
         model = asker.policy.model_id
+        models = {"policy": model, "judge": asker.judge.model_id}
         rejects = [own_reject(op, JUDGED, i, one, model) for i, one in bad.items()]
-        _write(sink, f"{self.folder}/{name}.parquet", _replies(good))
+        _write(
+            sink,
+            f"{self.folder}/{name}.parquet",
+            _replies({i: {**v, "models": models} for i, v in good.items()}),
+        )
         _write(sink, f"{self.folder}/{name}-rejects.parquet", reject_table(rejects))
         _write(sink, f"{self.folder}/{name}-calls.parquet", _calls(op.system, asker.lost))
         count = StageCount(len(items), len(good), 0, Counter(r.code for r in bad.values()))
         count.check(f"{setting.stage}/{JUDGED}")
-        return {"stats": {**counted(count), "stages": _stages(asker, before, setting.stage)}}
+        stages = _stages(asker, before, setting.stage)
+        told = op.counts(list(good.values()))
+        return {"stats": {**counted(count), "stages": stages, **told}}
 
 
 def _used(asker: Asker) -> dict[str, dict[str, Any]]:
@@ -218,15 +227,15 @@ class PairRows(RowsWork):
     op: "Preference"
 
     def beside(self, groups: Groups, items: Sequence[Item]) -> list[dict[str, Any]]:
-        listed = [
+        records = [
             _record(item.id, kind, rows)
             for item in items
             for kind, rows in self.op.tables(item).items()
             if rows
         ]
         for owner, lost in self._lost(groups).items():
-            listed.append(_record(owner, CALLS, lost))
-        return listed
+            records.append(_record(owner, CALLS, lost))
+        return records
 
     def _lost(self, groups: Groups) -> dict[str, list[dict[str, Any]]]:
         found: dict[str, list[dict[str, Any]]] = {}
@@ -253,7 +262,7 @@ class PairFiles(FilesWork):
         kept = {n: v for n, v in row.items() if n != CONTEXT}
         # Systems with a schema of their own may have no such column.
         known = {"run_id": self.setting.recipe_fingerprint} if "run_id" in kept else {}
-        return kept | known
+        return listed(kept | known)
 
     def lines(self, table: pa.Table, rows: list[Row]) -> tuple[str, bytes]:
         found = []

@@ -7,7 +7,7 @@ from typing import Any
 from longctx.llm.scripted import Rule
 from longctx.llm.spec import RuleSet
 from longctx.llm.types import GenRequest
-from longctx.synth import rules_logo, rules_longmit, rules_longwriter
+from longctx.synth import rules_logo, rules_longmit, rules_longreward, rules_longwriter
 from longctx.synth.rules_documents import longalign_answer, longalign_questions, longalpaca_qa
 from longctx.synth.rules_evidence import (
     chatqa_qa,
@@ -46,6 +46,7 @@ _RULES: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "lw.write": rules_longwriter.write,
     "lw.sample": rules_longwriter.sample,
     "lw.judge": rules_longwriter.judge,
+    "longreward.question": rules_longreward.longreward_question,
     "logo.question": rules_logo.logo_question,
     "logo.answer": rules_logo.logo_answer,
     "logo.closed": rules_logo.logo_answer,
@@ -55,7 +56,8 @@ _RULES: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
 
 def rule_set() -> RuleSet:
     """Replies by stage, in JSON where that is asked for."""
-    return RuleSet(VERSION, {stage: _spoken(rule) for stage, rule in _RULES.items()})
+    spoken = {stage: _spoken(rule) for stage, rule in _RULES.items()}
+    return RuleSet(VERSION, {**spoken, **rules_longreward.RULES})
 
 
 def _spoken(rule: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Rule:

@@ -18,6 +18,7 @@ from longctx.prefer.pairs import (
     build,
     histogram,
     length_ratio,
+    listed,
     pair_id,
     pair_problems,
     pick_rejected,
@@ -161,7 +162,7 @@ def test_a_row_has_the_schema_and_says_what_was_checked() -> None:
     )
     assert isinstance(row, dict)
     assert set(row) == set(PAIRS.names)
-    (read,) = pa.Table.from_pylist([row], schema=PAIRS).to_pylist()
+    (read,) = pa.Table.from_pylist([listed(row)], schema=PAIRS).to_pylist()
     told = plain(read)
     assert told["margin"] == 10.25
     assert told["dims_chosen"] == {"a": 2.0, "b": 1.0}
