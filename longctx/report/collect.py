@@ -6,7 +6,7 @@ duplicate clusters. Nothing here depends on the size of the corpus but the lists
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -27,6 +27,7 @@ from longctx.report.data import (
     LengthRow,
     Mix,
     Neighbours,
+    PackedTurns,
     ReportData,
     StageRow,
     WindowAudit,
@@ -96,6 +97,8 @@ def load_run(run_dir: str) -> Run:
                 check("tours", figures, file, place)
             if step == "files" and stage["op"] == "export":
                 check("files", figures, file, place)
+            if step == "files" and stage["op"] == "pack.turns":
+                check("packs", figures, file, place)
             if step == "audit" and stage["op"] == "pack" and figures.get("windows"):
                 check("audit", figures, file, place)
                 named = ("dropped_", "span_ge_")
@@ -133,6 +136,7 @@ def collect(run_dir: str) -> ReportData:
         neighbours=_neighbours(stages),
         windows=_windows(run, stages),
         exported=_exported(stages),
+        turns=_turns(stages),
         synthesis=synthesis_of(run),
         sources=_mixes(tokens, "by_source"),
         licenses=_mixes(tokens, "by_license"),
@@ -231,6 +235,12 @@ def _exported(stages: Iterable[Stage]) -> Exported | None:
         return None
     counts = (found["files"], found["documents"], found["bytes"])
     return Exported(*counts, found["format"], found.get("order_by", ""))
+
+
+def _turns(stages: Iterable[Stage]) -> PackedTurns | None:
+    pack = next((s for s in stages if s["op"] == "pack.turns"), None)
+    found = pack["steps"].get("files") if pack else None
+    return PackedTurns(**{f.name: found[f.name] for f in fields(PackedTurns)}) if found else None
 
 
 def _windows(run: Run, stages: Iterable[Stage]) -> WindowAudit | None:

@@ -131,6 +131,19 @@ class Exported:
 
 
 @dataclass(frozen=True)
+class PackedTurns:
+    """Conversations that `pack.turns` packed, `length` tokens at most in a pack."""
+
+    files: int
+    packs: int
+    length: int
+    sequences: int
+    tokens: int
+    fill: float
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Mix:
     """Tokens by name (source or licence): in the documents read, and in what was made of them."""
 
@@ -183,6 +196,7 @@ class ReportData:
     neighbours: Neighbours | None = None
     windows: WindowAudit | None = None
     exported: Exported | None = None
+    turns: PackedTurns | None = None
     synthesis: "SynthData | None" = None
     sources: list[Mix] = field(default_factory=list)
     licenses: list[Mix] = field(default_factory=list)
@@ -197,10 +211,10 @@ class ReportData:
 
     @property
     def writes_output(self) -> bool:
-        """Whether the recipe ends in windows, in files of documents or in rows made of them."""
+        """Whether the recipe ends in windows, packs, files of documents or rows made of them."""
         if not self.stages:
             return False
-        return self.stages[-1].op in ("pack", "export") or self._ends_in_rows
+        return self.stages[-1].op in ("pack", "pack.turns", "export") or self._ends_in_rows
 
     @property
     def _ends_in_rows(self) -> bool:

@@ -129,6 +129,18 @@ class _Audit(_Shape):
     by_length: dict[Lengths, _ByLength] = {}
 
 
+class _Packs(_Shape):
+    """Packs of conversations that were written."""
+
+    files: Count
+    packs: Count
+    length: Count
+    sequences: Count
+    tokens: Count
+    fill: Number
+    bytes: Count
+
+
 class _Files(_Shape):
     """Files of documents that were written."""
 
@@ -144,6 +156,7 @@ _SHAPES: dict[str, TypeAdapter[Any]] = {
     "tours": TypeAdapter(_Tours),
     "audit": TypeAdapter(_Audit),
     "files": TypeAdapter(_Files),
+    "packs": TypeAdapter(_Packs),
     "targets": TypeAdapter(Annotated[dict[Lengths, _Target], Field(min_length=1)]),
     "warnings": TypeAdapter(Counts),
     "figures": TypeAdapter(dict[str, Number | None]),

@@ -69,6 +69,13 @@ def outcome(data: ReportData) -> str:
     if exported is not None:
         order = f", by {one_line(exported.order_by, 60)}" if exported.order_by else ""
         return f"{said} They are written to {_files(exported)} ({size(exported.bytes)}){order}."
+    if data.turns is not None:
+        found = data.turns
+        return (
+            f"{said} They are packed into {plural(found.packs, 'pack')} of at most "
+            f"{count(found.length)} tokens, {percent(found.fill)} full, in "
+            f"{plural(found.files, 'file')} ({size(found.bytes)})."
+        )
     if data.synthesis is not None:
         return f"{said} {_rows_made(data.synthesis)}"
     if data.status == FINISHED and not data.writes_output:
@@ -126,6 +133,12 @@ def _tiles(data: ReportData) -> list[tuple[str, str, str]]:
         made = data.synthesis
         share = _of(made.rows, made.chosen) if made.of_documents else ""
         shown.append(("Rows made", _number(made.rows), share))
+    if data.turns is not None:
+        found = data.turns
+        shown += [
+            ("Packs", _number(found.packs), f"of {count(found.length)} tokens"),
+            ("Tokens packed", compact(found.tokens), f"{percent(found.fill)} of the room"),
+        ]
     audit = data.windows
     if audit is not None:
         shown += [

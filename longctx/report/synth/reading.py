@@ -15,22 +15,25 @@ import pyarrow.parquet as pq
 
 from longctx.errors import DamagedFileError
 from longctx.llm.rejects import REJECT_SCHEMA
+from longctx.prefer.longdpo_tree import NODES
 from longctx.report.run_links import MARKER, read_json
 from longctx.report.scores.data import Looked
 from longctx.report.scores.reading import group_sizes, opened, read_group
 from longctx.report.scores.sample import spaced
 
 MANIFEST = "manifest.json"
-_FILES, _GROUPS = 32, 8
+_FILES, _GROUPS, _TREE_GROUPS = 32, 8, 4
 _PARTS = re.compile(r"part-\d{5,}\.parquet")
 # Of prompts and, beside them, of single calls.
 _REJECTS = re.compile(r"(rejects|calls)-\d{5,}\.parquet")
+_TREES = re.compile(r"tree-\d{5,}\.parquet")
 # What may be null in a row; every other null is filled, so that drawing need not ask.
 _NULLABLE = frozenset(
     {
         *("linked_to", "sim", "s_q", "dims", "file", "target_len", "lo", "hi"),
         *("quality", "multihop", "necessity"),
         *("score_chosen", "score_rejected", "margin"),
+        *("parent", "R", "s", "u"),
     }
 )
 # What the other columns hold, too.
@@ -52,6 +55,7 @@ class Output(NamedTuple):
     folder: str
     parts: list[str]
     rejects: list[str]
+    trees: list[str]
 
 
 def output_of(run: Row) -> Output | str:
@@ -69,8 +73,8 @@ def output_of(run: Row) -> Output | str:
     ]
     if not names:
         return "The output has no manifest that lists its files, so no rows are shown."
-    parts = sorted(n for n in names if _PARTS.fullmatch(n))
-    return Output(folder, parts, sorted(n for n in names if _REJECTS.fullmatch(n)))
+    kinds = (_PARTS, _REJECTS, _TREES)
+    return Output(folder, *(sorted(n for n in names if kind.fullmatch(n)) for kind in kinds))
 
 
 class Sampled(NamedTuple):
@@ -127,6 +131,22 @@ def rejects_of(output: Output) -> Iterator[Row]:
         for group in spaced(len(group_sizes(file)), _GROUPS):
             table = read_group(output.folder, name, file, group, columns)
             yield from (_filled(row, table.schema) for row in table.to_pylist())
+
+
+def trees_of(output: Output) -> dict[str, list[Row]]:
+    """Trees of candidate steps by their prompt, from the beginning of the first file."""
+    file = _opened(output.folder, output.trees[0]) if output.trees else None
+    if file is None or not _fits(file, NODES):
+        return {}
+    groups, found = len(group_sizes(file)), dict[str, list[Row]]()
+    for group in range(min(groups, _TREE_GROUPS)):
+        table = read_group(output.folder, output.trees[0], file, group, NODES.names)
+        for row in table.to_pylist():
+            found.setdefault(row["id"] or "", []).append(_filled(row, table.schema))
+    if groups > _TREE_GROUPS and found:
+        # It goes on in a group that was not read.
+        found.popitem()
+    return found
 
 
 def _opened(folder: str, name: str) -> pq.ParquetFile | None:
