@@ -53,7 +53,7 @@ def facts(row: Row) -> Facts:
 
 
 def figures(rows: Sequence[Mapping[str, Any]], window: Window) -> dict[str, Any]:
-    """The checks by name, each with `ok` (None: too few rows to tell); empty without rows."""
+    """The checks by name, with `ok` (None: too few rows to tell) but for bare figures."""
     if not rows:
         return {}
     problems = Counter(p for r in rows for p in r["problems"])
@@ -64,10 +64,20 @@ def figures(rows: Sequence[Mapping[str, Any]], window: Window) -> dict[str, Any]
         "modes": modes(rows, window),
         "equal_chunks": {"unequal": unequal, "ok": unequal == 0},
         "answer_lengths": answer_lengths(rows),
-        "relevance_gap": {"histogram": histogram([r["gap"] for r in rows], _GAPS), "ok": True},
-        "gold": {"with": sum(r["has_gold"] for r in rows), "rows": len(rows), "ok": True},
+        "relevance_gap": {"histogram": histogram([r["gap"] for r in rows], _GAPS)},
+        "gold": {"with": sum(r["has_gold"] for r in rows), "rows": len(rows)},
+        **agreement(rows),
         "sound_rows": {"problems": dict(sorted(problems.items())), "ok": not problems},
     }
+
+
+def agreement(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How named entities and content words rank the chunks alike, where entities are counted."""
+    known = [r["agreement"] for r in rows if r.get("agreement") is not None]
+    if not known:
+        return {}
+    mean = round(float(np.mean(known)), 4)
+    return {"evaluators": {"tau_b": mean, "rows": len(known)}}
 
 
 def _draws(

@@ -52,7 +52,6 @@ from longctx.synth.tokens import TokenCounter, token_counter
 
 _QUESTION_TOKENS = 40
 _GROUP_ROWS = 16
-_MAPS = ("dims_chosen", "dims_rejected", "checks")
 _WORDS = {
     "question_form": "The question must have 3 to 60 words and end with a question mark.",
     "answer_length": "The answer must have 1 to 40 words.",
@@ -359,11 +358,6 @@ class LogoFiles(PairFiles):
     """Work of one range of ids: both pairs of each triple for TRL, and the training rows."""
 
     op: PreferLogo
-
-    def stored(self, row: Row) -> Row:
-        kept = super().stored(row)
-        # JSON has made lists of the pairs that Arrow wants as tuples.
-        return kept | {name: [tuple(pair) for pair in kept[name]] for name in _MAPS}
 
     def lines(self, table: pa.Table, rows: list[Row]) -> tuple[str, bytes]:
         both = [pair for row in rows for pair in (row, second_pair(row))]
