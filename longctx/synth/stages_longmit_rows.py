@@ -29,7 +29,15 @@ from longctx.synth import longmit_figures as checked
 from longctx.synth.draw import generator
 from longctx.synth.longmit import SYSTEM
 from longctx.synth.longmit_chains import Candidate
-from longctx.synth.longmit_path import NECESSITY, VERDICTS, VERIFY, Path, Reply, turned_away
+from longctx.synth.longmit_path import (
+    NECESSITY,
+    VERDICTS,
+    VERIFY,
+    Path,
+    Reply,
+    questions_of,
+    turned_away,
+)
 from longctx.synth.longmit_rows import (
     RESERVE,
     Context,
@@ -65,7 +73,7 @@ class _Judged(NamedTuple):
     """A candidate that passed every verdict, with its context; its fillers have no texts yet."""
 
     path: Path
-    one: Candidate
+    candidate: Candidate
     reply: Reply | None
     necessity: bool | None
     context: Context | Reject
@@ -197,6 +205,7 @@ class PathRowsWork(RowsWork):
         singles, linked = unit.singles(path), unit.chains(path)
         merged, repeated = chains.candidates_of(singles, linked, unit.said)
         told["repeated"] += repeated
+        told["repeated_questions"] += questions_of(path, unit.said)[1]
         approved = {one.id: reply for one, reply in chains.approved(path, merged, unit.said)}
         for one in merged:
             reply = unit.said[VERIFY].get(one.id)
@@ -264,7 +273,7 @@ class PathRowsWork(RowsWork):
             path_id = one.path.path_id
             made = self._row(one, texts, counter)
             if isinstance(made, Reject):
-                ledger.lost(path_id, one.one.id, made)
+                ledger.lost(path_id, one.candidate.id, made)
                 continue
             row, context = made
             room = self.op.max_row - RESERVE[row["type"]]
@@ -280,7 +289,7 @@ class PathRowsWork(RowsWork):
     def _row(
         self, judged: _Judged, texts: Mapping[str, str], counter: TokenCounter
     ) -> tuple[Row, Context] | Reject:
-        path, one, context = judged.path, judged.one, judged.context
+        path, one, context = judged.path, judged.candidate, judged.context
         if isinstance(context, Reject):
             return context
         docs = [
