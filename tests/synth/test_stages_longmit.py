@@ -345,6 +345,25 @@ def facts_of(context: BarrierContext) -> list[Row]:
     return found
 
 
+def test_paths_keep_to_one_language(tmp_path: Path) -> None:
+    docs = documents(16)
+    for e in range(1, 16, 4):
+        docs[e] |= {
+            "text": f"北京港有{number(e)}艘船 。 这里下雨 。",
+            "language": "zh",
+            "n_tokens": 4,
+        }
+    context = made(tmp_path, docs, lang_share={"en": 1, "zh": 1})
+    lang = {row["doc_id"]: row["language"] for row in docs}
+    rows = table(context)
+    assert {row["lang"] for row in rows} == {"en", "zh"}
+    for row in rows:
+        assert {lang[doc["doc_id"]] for doc in row["docs"]} == {row["lang"]}
+    # The static encoder knows no Chinese, so nothing says which questions are alike.
+    assert {row["hop"] for row in rows if row["lang"] == "zh"} == {1}
+    assert any(row["hop"] > 1 for row in rows)
+
+
 def test_documents_without_any_vector_end_the_run(tmp_path: Path) -> None:
     docs = [{**row, "embedding": [0.0] * D} for row in documents(6)]
     with pytest.raises(RunError, match="none of the 6 chosen documents has a vector"):
