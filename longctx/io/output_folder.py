@@ -22,7 +22,7 @@ MARKER = "_longctx.json"
 MANIFEST = "manifest.json"
 OURS = re.compile(
     r"part-\d{5,}\.(parquet|jsonl(\.gz|\.zst)?)|(chat|trl)-\d{5,}\.jsonl"
-    r"|(rejects|calls|candidates|notes|triples|training|nodes|texts)-\d{5,}\.parquet"
+    r"|(rejects|calls|candidates|notes|train|tree|final)-\d{5,}\.parquet"
     r"|judge_report\.json|manifest\.json"
 )
 _LENGTH = re.compile(r"(length-\d+)/(.+)")

@@ -188,6 +188,7 @@ NOT_MEASURED: set[str] = {
     "score.prolong",
     "score.wanjuan",
     "select.gateau",
+    "pack.turns",
     "synth.in2",
     "synth.chatqa2",
     "synth.longalign",
@@ -195,7 +196,9 @@ NOT_MEASURED: set[str] = {
     "synth.longalpaca",
     "synth.pam_qa",
     "synth.longwriter",
+    "prefer.longreward",
     "prefer.logo",
+    "prefer.longdpo",
     "prefer.longwriter",
 }
 
@@ -216,10 +219,12 @@ def test_the_packaged_coefficients_know_all_ops_but_those_that_are_listed() -> N
             "other_sources": "other",
             "generator": {"backend": "scripted"},
         },
-        "synth.pam_qa": {"rows": 1, "generator": {"backend": "scripted"}},
         "synth.longmit": {"rows": 1, "generator": {"backend": "scripted"}},
+        "synth.pam_qa": {"rows": 1, "generator": {"backend": "scripted"}},
         "synth.longwriter": {"rows": 1, "generator": {"backend": "scripted"}},
+        "prefer.longreward": {"rows": 1, "generator": {"backend": "scripted"}},
         "prefer.logo": {"rows": 1, "generator": {"backend": "scripted"}},
+        "prefer.longdpo": {"rows": 1, "generator": {"backend": "scripted"}},
         "prefer.longwriter": {"rows": 1, "generator": {"backend": "scripted"}},
     }
     ops = [CheckIds(), *(resolve(n).model_validate({"op": n, **usual.get(n, {})}) for n in OPS)]
