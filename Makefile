@@ -6,7 +6,7 @@ DEMO := demo
 RECIPE := jobs/recipes/demo.yaml
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo compare-orders lint test test-rooms test-whole test-readers test-faults test-all audit bench bench-minhash bench-minhash-peers bench-containment bench-order bench-order-scale bench-order-partitions bench-embed bench-semantic bench-pack bench-pack-plan bench-score bench-attention bench-pipeline bench-mixture bench-mixture-proxies bench-llm calibrate clean
+.PHONY: help setup demo compare-orders lint test test-rooms test-whole test-readers test-faults test-all audit bench bench-minhash bench-minhash-peers bench-containment bench-order bench-order-scale bench-order-partitions bench-embed bench-semantic bench-pack bench-pack-plan bench-score bench-attention bench-pipeline bench-mixture bench-mixture-proxies bench-llm bench-prefer calibrate clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -56,7 +56,7 @@ test-all: test test-readers test-faults  ## everything
 audit: setup  ## pins, licences and known vulnerabilities of all dependencies (asks a service)
 	$(BIN)/python -m jobs.audit
 
-bench: bench-minhash bench-containment bench-embed bench-score bench-semantic bench-pack bench-order bench-order-partitions bench-pack-plan bench-mixture bench-llm  ## all benchmarks
+bench: bench-minhash bench-containment bench-embed bench-score bench-semantic bench-pack bench-order bench-order-partitions bench-pack-plan bench-mixture bench-llm bench-prefer  ## all benchmarks
 
 bench-minhash: setup  ## signatures: MB/s per core, against datasketch
 	$(BIN)/python -m jobs.bench.minhash --write
@@ -100,6 +100,9 @@ bench-mixture: setup  ## mixtures from proxy runs: figures beside the published 
 
 bench-llm: setup  ## the client of language models: CPU a request, use of a server on loop-back
 	$(BIN)/python -m jobs.bench.llm --write
+
+bench-prefer: setup  ## calls and tokens of prefer.longreward against the naive way
+	$(BIN)/python -m jobs.bench.prefer --write
 
 bench-mixture-proxies: setup  ## 33 small models trained, from mixtures to the answer (half an hour; not part of bench)
 	$(BIN)/python -m jobs.bench.mixture_proxies --write

@@ -307,10 +307,10 @@ class PreferLongReward(Preference):
             prompt_tokens=used.prompt,
             completion_tokens=used.completion,
             usd=self.usd(call.step, used),
-            assumed=f"contexts of the middle lengths of their bins, each cut into {chunks} for notes, "
-            f"{lr.ASSUMED_STATEMENTS} statements an answer, no two answers alike; replies as long "
-            "as allowed; nothing rejected, nothing asked again, nothing in the cache; without the "
-            "controls of the judge",
+            assumed="contexts of the middle lengths of their bins, each cut into "
+            f"{chunks} for notes, {lr.ASSUMED_STATEMENTS} statements an answer, no two answers "
+            "alike; replies as long as allowed; nothing rejected, nothing asked again, nothing in "
+            "the cache; without the controls of the judge",
         )
 
 
