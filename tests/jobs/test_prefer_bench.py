@@ -23,7 +23,7 @@ def test_what_is_off_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(
         prefer,
         "ours",
-        lambda name, of, s, cache, slots: real(name, of, s, cache, slots)[:1] + ({},),
+        lambda name, of, s, cache, slots: (*real(name, of, s, cache, slots)[:1], {}),
     )
     _, off = measured(1, 500, 4, tmp_path)
     assert off == ["the ways find other totals"]

@@ -281,3 +281,13 @@ def test_questions_are_asked_about_the_whole_context() -> None:
         "end_char": len(asked.context),
     }
     assert asked.messages() == [{"role": "user", "content": asked.query}]
+
+
+@pytest.mark.parametrize(("tokens", "calls"), [(8_192, 242), (32_768, 248), (65_536, 256)])
+def test_the_plan_counts_the_calls_of_a_prompt(tokens: int, calls: int) -> None:
+    fields = {"op": "prefer.longreward", "generator": {"backend": "scripted"}, "rows": 3}
+    lengths = {"min_tokens": tokens, "max_tokens": tokens, "lang_share": {"en": 1}}
+    planned = PreferLongReward.model_validate({**fields, **lengths}).model_calls(100)
+    of = {told.stage.split(".")[1]: told.calls for told in planned}
+    assert (of.pop("question"), of.pop("sample")) == (3, 30)
+    assert sum(of.values()) == 3 * calls

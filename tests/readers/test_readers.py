@@ -1,5 +1,6 @@
 """The trainers' own packages read all 200 windows of every format, and see what we say they see."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from longctx.io import ds, jsonl_windows, mds, megatron, trl, webdataset
 from longctx.io.parquet_windows import parquet_bytes
 from longctx.pack.boundaries import cu_seqlens, labels, max_seqlen, positions
+from longctx.prefer.exporters import from_trl, to_trl
 from tests.io.packed import LENGTH, VOCABULARY, packed_windows
 from tests.io.written import EOS, target, write
 from tests.readers.conftest import Reader
@@ -136,3 +138,24 @@ def test_trls_collator_makes_our_positions_and_labels(tmp_path: Path, reader: Re
         ]
         assert batch["cu_seq_lens_q"] == joined
         assert batch["max_length_q"] == max(map(max_seqlen, cu))
+
+
+@pytest.mark.parametrize("prefix", ["", "It was "])
+def test_datasets_reads_pairs_for_trl(tmp_path: Path, reader: Reader, prefix: str):
+    rows = [
+        {
+            "id": f"p{i}",
+            "messages": [{"role": "user", "content": f"Wer? 누구? {i}"}],
+            "context_ref": {"doc_id": "d", "start_char": 0, "end_char": 9},
+            "prefix": prefix,
+            "chosen": f"Ann {i}.\n",
+            "rejected": f"“Bob” {i}",
+        }
+        for i in range(5)
+    ]
+    written = [to_trl(row, "Ein Text.") for row in rows]
+    lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in written)
+    (tmp_path / "trl-00000.jsonl").write_text(lines, encoding="utf-8")
+    found = reader("datasets", "read_datasets.py", "json", tmp_path / "trl-*.jsonl")
+    assert found["rows"] == written
+    assert [from_trl(one).chosen for one in found["rows"]] == [row["chosen"] for row in rows]
