@@ -30,7 +30,13 @@ from longctx.engine.op import Op
 from longctx.errors import RecipeError
 from longctx.location import Location
 from longctx.recipe_errors import Located, explain, refuse_credentials, shown
-from longctx.recipe_stages import misplaced, out_of_turn, unknown_sources, unused_formats
+from longctx.recipe_stages import (
+    misplaced,
+    out_of_turn,
+    unknown_sources,
+    unread_fields,
+    unused_formats,
+)
 from longctx.registry import OPS, resolve
 
 
@@ -268,7 +274,8 @@ def validate(raw: Any, located: Located) -> Recipe:
     problems += misplaced(stages, ops, located) if isinstance(stages, list) else []
     problems += out_of_turn(ops, located)
     problems += unused_formats(raw.get("output"), ops, located)
-    problems += unknown_sources(body, ops, located) if body is not None else []
+    if body is not None:
+        problems += unknown_sources(body, ops, located) + unread_fields(body, ops, located)
     if problems or body is None:
         raise RecipeError("\n".join(problems), remedy="correct the recipe; nothing was run")
     resolved = _with_context_length([op for op in ops if op is not None])

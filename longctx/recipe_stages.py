@@ -12,6 +12,7 @@ from longctx.schema import DOCUMENTS
 _NO_WINDOWS = {
     "documents": "`{}` has a field `format` of its own",
     "rows": "`{}` writes Parquet and JSON lines, leave `format` out",
+    "packs": "`{}` writes Parquet, leave `format` out",
 }
 
 
@@ -88,8 +89,31 @@ def unknown_sources(body: Any, ops: list[Op | None], located: Located) -> list[s
     ]
 
 
+def unread_fields(body: Any, ops: list[Op | None], located: Located) -> list[str]:
+    """Fields that a stage needs as they were read: not kept by an input, or of a text made anew."""
+    problems = []
+    for index, op in enumerate(ops):
+        fields = op.reads_meta() if op is not None else ()
+        if op is None or not fields:
+            continue
+        for number, entry in enumerate(body.input):
+            if absent := [name for name in fields if name not in entry.meta]:
+                kept = ", ".join([*entry.meta, *absent])
+                problems.append(
+                    f"{located.at(('input', number))}: {op.op} reads `{absent[0]}` of every row; "
+                    f"give this input `meta: [{kept}]`"
+                )
+        anew = next((o.op for o in ops[:index] if o and "text" in o.writes_columns()), None)
+        if anew is not None:
+            problems.append(
+                f"{located.at(('stages', index))}: {anew} writes texts anew, and {op.op} takes "
+                f"`{fields[0]}` as it was read; run {anew} in a recipe of its own"
+            )
+    return problems
+
+
 def unused_formats(output: Any, ops: list[Op | None], located: Located) -> list[str]:
-    """Formats of windows in a recipe that ends in documents or rows."""
+    """Formats of windows in a recipe that ends in documents, rows or packs."""
     named = output.get("format") if isinstance(output, dict) else None
     last = next((op for op in ops if op is not None and op.ends in _NO_WINDOWS), None)
     if named in (None, ["parquet"]) or last is None:

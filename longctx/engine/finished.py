@@ -9,8 +9,8 @@ from longctx.engine.op import DROP_REASON
 from longctx.errors import RunError
 from longctx.io import paths
 
-# Ends in windows; what it did not place was alive before.
-_PACK = "pack"
+# These end in windows or packs; what they did not place was alive before.
+_PACKERS = ("pack", "pack.turns")
 
 
 def finished_corpus(root: str, stages: Sequence[dict[str, Any]]) -> Corpus:
@@ -29,7 +29,9 @@ def finished_corpus(root: str, stages: Sequence[dict[str, Any]]) -> Corpus:
             columns = tuple(open_parquet(root, files[0]).schema_arrow.names)
             removes = DROP_REASON in columns
             corpus = corpus.with_sidecar(Sidecar(stage["stage"], columns, removes, files))
-        elif stage["op"] != _PACK and (sum(stage["dropped"].values()) or stage["quarantined"]):
+        elif stage["op"] in _PACKERS:
+            continue
+        elif sum(stage["dropped"].values()) or stage["quarantined"]:
             raise RunError(
                 "the files that say which documents this stage removed are gone",
                 where=folder,

@@ -88,6 +88,10 @@ class Op(BaseModel):
         """Columns this configuration writes; by default `writes`."""
         return self.writes
 
+    def reads_meta(self) -> tuple[str, ...]:
+        """Fields of the input's rows that this configuration needs in `meta`, as they were read."""
+        return ()
+
     def alternatives(self, column: str) -> tuple[str, ...]:
         """Names that the recipe could have given where this op asks for a column in vain."""
         return ()

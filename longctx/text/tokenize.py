@@ -73,6 +73,9 @@ class Tokenizer(Protocol):
     def ends(self, ids: Ids, text: str) -> I64:
         """What `longctx.text.offsets.token_ends` promises, for one id at least."""
 
+    def token_id(self, token: str) -> int | None:
+        """The id of a token, special ones included, by its name; None where there is none."""
+
 
 @lru_cache(maxsize=4)
 def load_tokenizer(spec: str) -> Tokenizer:
@@ -194,6 +197,12 @@ class _EmbeddedTokenizer:
                 self._lengths[rank] = len(piece)
         return composed_byte_ends(self._lengths[ids], _encodable(text))
 
+    def token_id(self, token: str) -> int | None:
+        try:
+            return int(self._encoding.encode_single_token(token))
+        except KeyError:
+            return None
+
 
 class _JsonTokenizer:
     """A `tokenizer.json` through the package `tokenizers`, one thread."""
@@ -311,6 +320,9 @@ class _JsonTokenizer:
             with contextlib.suppress(ValueError):  # a vocabulary may also add a leading space
                 return self._spells(lengths, text)
         return self._ends_by_offsets(ids, text)
+
+    def token_id(self, token: str) -> int | None:
+        return self._id_of(token)
 
     def _byte_length(self, token: int) -> int:
         added = self._added.get(token)

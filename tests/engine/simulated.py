@@ -37,6 +37,7 @@ _BYTES = {
     "spans": 2500,
     "words": 900,
     "export/rows": 2000,
+    "pack.turns/turns": 25_000,
 }
 _SMALL = 30
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from longctx.report.data import Exported, ReportData
+from longctx.report.data import Exported, PackedTurns, ReportData
 from longctx.report.terminal import closing_table
 from tests.report.example import empty, example, hostile
 
@@ -90,6 +90,14 @@ def test_files_of_documents_are_named_in_the_outcome() -> None:
     one = replace(files, files=1, format="parquet", order_by="")
     text = " ".join(printed(ending("export", exported=one)).split())
     assert "They are written to 1 Parquet file (12.3 MB). It took" in text
+
+
+def test_packs_of_conversations_are_named_in_the_outcome() -> None:
+    packs = PackedTurns(2, 1_234, 65_536, 9_888, 78_000_000, 0.9645, 312_000_000)
+    text = " ".join(printed(ending("pack.turns", turns=packs)).split())
+    said = "They are packed into 1,234 packs of at most 65,536 tokens, 96.5 % full, in 2 files"
+    assert f"{said} (312 MB). It took" in text
+    assert "output s3://out/packed" in text
 
 
 def test_a_run_without_output_names_no_folder_of_it() -> None:
