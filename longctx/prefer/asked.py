@@ -133,7 +133,7 @@ def parse_answers(records: Iterable[tuple[str, Any]], where: str) -> dict[str, d
             )
         if int(number) in found.setdefault(head, {}):
             raise RecipeError(
-                f"answer {number} of {head!r} is there twice",
+                f"answer {int(number)} of {head!r} is there twice",
                 where=f"{where}, {place}",
                 remedy="number the answers of a prompt from 0",
             )

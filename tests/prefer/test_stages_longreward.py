@@ -215,6 +215,22 @@ def test_a_weak_judge_ends_the_run_unless_it_is_only_reported(
     assert "shuffled_context" in told_by(context)["judge"]["weak"]
 
 
+def test_a_judge_of_its_own_has_limits_of_its_own(tmp_path: Path) -> None:
+    docs = documents(2)
+    judge: Row = {"backend": "scripted", "in_flight": 4}
+    with pytest.raises(RunError, match="budget of the model calls is used up"):
+        made(tmp_path, docs, judge={**judge, "max_tokens_total": 30_000})
+    close_client()
+    context = made(tmp_path, docs, judge={**judge, "max_tokens_total": 10_000_000})
+    report = told_by(context)["judge"]
+    (own,) = (c for c in report["controls"] if c["name"] == "self_judging")
+    assert own["passed"] is False
+    assert {r["judge_model"] for r in table(context)} == {report["judge"]}
+    used = told_by(context)["stages"]["support"]["usage"]
+    assert used["cache_hits"] > 0
+    assert output(context) == output(made(tmp_path / "alone", docs))
+
+
 def test_prompts_of_a_file_are_joined_with_their_documents(tmp_path: Path) -> None:
     prompts: list[Row] = [
         {"id": "q-1", "query": "What did Zora1 find under stair3?", "doc_id": "d001"},
