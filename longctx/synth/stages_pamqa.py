@@ -6,7 +6,6 @@ golds, negatives and random passages as if they were a stage's reply (`documents
 at them (`support`), a model may put answers into sentences (`answer`); `rows` does the rest.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,19 +15,15 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from longctx.cost.model_calls import ModelCalls
-from longctx.engine import summary
 from longctx.engine.barrier import BarrierContext
-from longctx.engine.corpus import Part
 from longctx.engine.op import Setting
-from longctx.engine.steps import Stats, StepRef, read_table
+from longctx.engine.steps import StepRef
 from longctx.errors import RecipeError
 from longctx.llm.ask import CallStage
-from longctx.llm.keys import canonical_json
 from longctx.llm.spec import GeneratorSpec, ScriptedGenerator
 from longctx.location import Location
 from longctx.synth import pamqa_figures
-from longctx.synth.draw import hash_order
-from longctx.synth.items import Item, language_of
+from longctx.synth.items import Item
 from longctx.synth.pamqa import PROMPT_VERSION, SYSTEM
 from longctx.synth.pamqa_calls import (
     check_answer,
@@ -38,12 +33,12 @@ from longctx.synth.pamqa_calls import (
 )
 from longctx.synth.pamqa_items import ANSWER, DOCUMENTS, QUESTION, SUPPORT, loaded, made_of
 from longctx.synth.pamqa_rows import NO_ROW, Settings, can_be_found
-from longctx.synth.pamqa_table import Asked, Gold, read_asked
+from longctx.synth.pamqa_table import Asked, read_asked
 from longctx.synth.prompt import Prompt
 from longctx.synth.rows import PAMQA, Made, Reject, Row
 from longctx.synth.stages_base import Language, Synthesis, Units
-from longctx.synth.stages_choose import CANDIDATES
-from longctx.synth.stages_pamqa_find import ASKED, find_documents
+from longctx.synth.stages_pamqa_asked import chosen_of_table, of_replies, of_table, seen
+from longctx.synth.stages_pamqa_find import find_documents
 from longctx.synth.stages_pamqa_work import AnswerWork, QuestionWork, SupportWork
 from longctx.synth.stages_table import content_of, records_of
 from longctx.synth.stages_work import AskWork
@@ -59,7 +54,6 @@ _WORDS = {
     "evidence_not_found": "The evidence must be copied exactly from the passage.",
     "answer_lost": "The sentences must hold the short answer, word by word.",
 }
-_CHOSEN = CANDIDATES.append(pa.field("part", pa.int32())).append(pa.field("file", pa.int32()))
 _PASSAGE_TOKENS = 300
 
 
@@ -86,7 +80,11 @@ class SynthPamQA(Synthesis):
     """
 
     op: Literal["synth.pam_qa"]
-    generator: GeneratorSpec = Field(default=ScriptedGenerator(backend="scripted"))
+    # Never asked unless it is set: `_fits` sees to that.
+    generator: GeneratorSpec = Field(
+        default_factory=lambda: ScriptedGenerator(backend="scripted"),
+        json_schema_extra={"default": None},
+    )
     questions: Location | None = None
     min_tokens: int = Field(64, ge=1)
     bin_tokens: int = Field(64_512, ge=1)
@@ -282,10 +280,10 @@ class SynthPamQA(Synthesis):
         ignore = self._own_fields() - self.chooses | {"prompt_version"}
         chosen = _finished(context, "chosen")
         if self.questions is not None:
-            rule = partial(_of_table, self, chosen)
+            rule = partial(of_table, self, chosen)
             return context.single("asked", rule, [chosen], ignore=ignore)
         replies = _finished(context, QUESTION)
-        rule = partial(_of_replies, chosen, replies)
+        rule = partial(of_replies, chosen, replies)
         return context.single("asked", rule, [chosen, replies], ignore=ignore)
 
     def _choose(self, context: BarrierContext) -> list[dict[str, Any]]:
@@ -294,8 +292,8 @@ class SynthPamQA(Synthesis):
         ignore = self._own_fields() - self.chooses | {"prompt_version"}
         counted = [c for c in ("n_tokens", "n_chars") if context.corpus.has(c)]
         columns = ["source", "license", "language", *counted]
-        context.per_part("candidates", partial(_seen, self, columns), columns, ignore=ignore)
-        rule = partial(_chosen_of_table, self)
+        context.per_part("candidates", partial(seen, self, columns), columns, ignore=ignore)
+        rule = partial(chosen_of_table, self)
         chosen = context.single("chosen", rule, ignore=ignore - {"shard_rows"})
         return list(chosen.read().to_pylist())
 
@@ -321,62 +319,3 @@ def _finished(context: BarrierContext, step: str) -> StepRef:
     """The files of a step that is done."""
     commits = context.step_commits[step]
     return StepRef(context.setting.run_dir, tuple((c.unit, c.files) for c in commits))
-
-
-def _seen(op: SynthPamQA, columns: list[str], part: Part, setting: Setting) -> pa.Table:
-    """Counters of a part, none of whose documents is asked about."""
-    table = part.table(columns)
-    langs = [language_of(tag, op.default_language) for tag in table.column("language").to_pylist()]
-    stats = {
-        "summary": summary.summarise(table.drop_columns(["language", "row"]), None),
-        "available": {},
-        "without_language": sum(lang is None for lang in langs),
-    }
-    return Stats.attach(CANDIDATES.empty_table(), stats)
-
-
-def _chosen_of_table(op: SynthPamQA, setting: Setting) -> dict[str, Any]:
-    """The first questions of the table in the order of their hashes, ascending by id."""
-    listed = {one.id: one for one in op.table(setting.stage)}
-    first = sorted(hash_order(listed, setting.seed, SYSTEM, "select")[: op.rows])
-    rows = [
-        {
-            "id": row_id,
-            "row": None,
-            "lang": listed[row_id].lang,
-            "source": listed[row_id].source,
-            "n_tokens": 0,
-            "bin": 0,
-            "part": 0,
-            "file": rank // op.shard_rows,
-        }
-        for rank, row_id in enumerate(first)
-    ]
-    table = pa.Table.from_pylist(rows, schema=_CHOSEN)
-    told = {"reached": {}, "questions": len(listed)}
-    return {"chosen.parquet": Stats.attach(table, told)}
-
-
-def _of_table(op: SynthPamQA, chosen: StepRef, setting: Setting) -> dict[str, Any]:
-    ids = set(chosen.read(["id"]).column("id").to_pylist())
-    return _asked_file([one for one in op.table(setting.stage) if one.id in ids])
-
-
-def _of_replies(chosen: StepRef, replies: StepRef, setting: Setting) -> dict[str, Any]:
-    """Questions on chosen documents, whose golds are these."""
-    described = {row["id"]: row for row in chosen.read(["id", "lang", "source"]).to_pylist()}
-    found: list[Asked] = []
-    for ref in replies.files:
-        if ref.name.endswith("-rejects.parquet"):
-            continue
-        for row in read_table(replies.run_dir, ref, ["id", "reply"]).to_pylist():
-            said, of = json.loads(row["reply"]), described[row["id"]]
-            question, answer = said["question"].strip(), said["answer"].strip()
-            golds = [Gold(row["id"])]
-            found.append(Asked(row["id"], question, [answer], golds, of["lang"], of["source"]))
-    return _asked_file(found)
-
-
-def _asked_file(found: Sequence[Asked]) -> dict[str, Any]:
-    rows = [{"id": one.id, "asked": canonical_json(one.plain())} for one in found]
-    return {"asked.parquet": pa.Table.from_pylist(rows, schema=ASKED)}

@@ -14,7 +14,7 @@ import pytest
 from longctx.engine.barrier import BarrierContext
 from longctx.errors import RecipeError, RunError
 from longctx.llm.spec import close_client
-from longctx.synth import rule_set, stages_pamqa_find
+from longctx.synth import rule_set, stages_pamqa_search
 from longctx.synth.rows import PAMQA
 from longctx.synth.stages_pamqa import SynthPamQA
 from tests.in_process import context_of, corpus_of, run_here
@@ -160,13 +160,13 @@ def with_vectors(docs: list[Row]) -> list[Row]:
 
 def vectors_as_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     """The corpus of tests has vectors as lists of doubles; stages write a fixed size."""
-    real = stages_pamqa_find.vectors
+    real = stages_pamqa_search.vectors
 
     def cast(column: pa.ChunkedArray) -> np.ndarray:
         width = len(column[0])
         return real(column.cast(pa.list_(pa.float32(), width)))
 
-    monkeypatch.setattr(stages_pamqa_find, "vectors", cast)
+    monkeypatch.setattr(stages_pamqa_search, "vectors", cast)
 
 
 def test_vectors_find_what_shares_no_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
