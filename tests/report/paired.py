@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from longctx.llm.rejects import REJECT_SCHEMA
+from longctx.prefer.longdpo_tree import NODES
 from longctx.prefer.pairs import PAIRS, ContextRef, Group, Side, build
 from tests.engine.parts import put
 from tests.report.recorded import Json, record, stage
@@ -59,7 +60,24 @@ def told(mark: str = "") -> Json:
     return {**synthesis("longreward", mark), "rows": ROWS, "judge": judge}
 
 
-def write_run(folder: Path, mark: str = "", rows: list[Json] | None = None) -> str:
+def tree(mark: str = "", prompt: str = "t1") -> list[Json]:
+    """A prompt with two candidates, of which the first one goes on."""
+    usual: Json = dict.fromkeys(NODES.names) | {"id": f"{mark}{prompt}", "N": 2, "W": 1.5, "R": 4.0}
+    usual |= {"status": "scored", "finish": "length", "detail": f"{mark}why"}
+    nodes = [(0, None, 0, ""), (1, 0, 1, "chosen"), (2, 0, 1, "rejected"), (3, 1, 2, "chosen")]
+    return [
+        usual
+        | {"node": n, "parent": p, "depth": d, "role": role, "text": f"{mark}Step {n} {SECRET}"}
+        for n, p, d, role in nodes
+    ]
+
+
+def write_run(
+    folder: Path,
+    mark: str = "",
+    rows: list[Json] | None = None,
+    trees: list[Json] | None = None,
+) -> str:
     """The run folder; returns its path."""
     root, output = str(folder / "run"), str(folder / "run" / "output")
     made = [pair(mark, i) for i in range(ROWS)] if rows is None else rows
@@ -67,6 +85,8 @@ def write_run(folder: Path, mark: str = "", rows: list[Json] | None = None) -> s
     files = [put(output, "part-00000.parquet", table, (len(made),))]
     lost = pa.Table.from_pylist(rejects("longreward", mark), schema=REJECT_SCHEMA)
     files.append(put(output, "calls-00000.parquet", lost, (4,)))
+    nodes = pa.Table.from_pylist(tree(mark) if trees is None else trees, schema=NODES)
+    files.append(put(output, "tree-00000.parquet", nodes, (nodes.num_rows,)))
     vouch(output, root, files)
     last = stage(2, "prefer.longreward", ROWS)
     last["summary"]["synthesis"] = told(mark)

@@ -25,6 +25,7 @@ from longctx.report.mixture.collect import mixture_of
 from longctx.report.mixture.models import render_fit
 from longctx.report.mixture.page import render_optimum
 from longctx.report.mixture.stage import render_stage
+from tests.report import paired
 from tests.report.compared import awkward
 from tests.report.compared import example as compared
 from tests.report.example import HOSTILE, empty, example, hostile
@@ -47,6 +48,7 @@ PAGES = {
     "mixture": lambda: mixed(HOSTILE),
     "rows of passages": lambda: made_rows("pamqa"),
     "rows with lengths": lambda: made_rows("longwriter"),
+    "pairs": lambda: pairs(),
     "scores": lambda: about_scores("score.heuristics"),
     "a decision": lambda: about_scores("decide"),
     "correlations": lambda: about_scores(),
@@ -92,6 +94,12 @@ def made_rows(system: str) -> str:
     """The page of rows whose every text is planted."""
     with tempfile.TemporaryDirectory() as folder:
         *_, page = write_report(write_run(Path(folder), system, HOSTILE))
+        return Path(page).read_text(encoding="utf-8")
+
+
+def pairs() -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        *_, page = write_report(paired.write_run(Path(folder), HOSTILE))
         return Path(page).read_text(encoding="utf-8")
 
 

@@ -15,7 +15,8 @@ from longctx.report.synth.data import SynthData
 from longctx.report.synth.page import render
 from tests.report.example import HOSTILE
 from tests.report.page import Page
-from tests.report.paired import ROWS, STAGE, pair, write_run
+from tests.report.paired import ROWS, STAGE, pair, tree, write_run
+from tests.report.recorded import Json
 from tests.report.synthesised import SECRET
 
 
@@ -37,6 +38,7 @@ def test_pairs_are_shown_with_their_reason(tmp_path: Path) -> None:
     assert [h.text for h in page.named("h2")] == [
         *("Overview", "Stage by stage", "What came to nothing", "Checks of all rows together"),
         *("Documents", "What the judge is worth", "Scores of both sides", "Pairs to read"),
+        "Trees of candidates",
     ]
     first = data.pairs.pairs[0].reason
     assert "rejected one 26" in first
@@ -88,6 +90,29 @@ def test_pairs_without_scores_and_rows_of_nulls_are_drawn(tmp_path: Path) -> Non
     nothing = [dict.fromkeys(PAIRS.names) | {"id": "x"} for _ in range(2)]
     nulls = gathered(write_run(tmp_path / "b", rows=nothing))
     assert Page(render(nulls)).faults == []
+
+
+def test_trees_are_drawn_with_their_path(tmp_path: Path) -> None:
+    data = gathered(write_run(tmp_path, trees=[*tree(prompt="t1"), *tree(prompt="t2")]))
+    assert data.pairs is not None
+    assert [one.prompt_id for one in data.pairs.trees] == ["t1", "t2"]
+    page = Page(render(data))
+    assert page.faults == []
+    drawn = [one.text for one in page.named("g")]
+    assert len(drawn) == 8
+    assert sum("chosen" in words for words in drawn) == 4
+    assert "Step 1 [email]" in page.text
+
+
+@pytest.mark.parametrize(
+    "change", [{"parent": 9}, {"parent": 3}, {"depth": 5}, {"node": 0}, {"parent": None}]
+)
+def test_what_is_no_tree_is_left_out(tmp_path: Path, change: Json) -> None:
+    nodes = tree()
+    nodes[3] |= change
+    found = gathered(write_run(tmp_path, trees=nodes)).pairs
+    assert found is not None
+    assert found.trees == []
 
 
 def test_calls_that_came_to_nothing_are_examples(tmp_path: Path) -> None:

@@ -221,6 +221,7 @@ _FORMS = (
     (("min", "mean", "max", "bound"), _bounded),
     (("min", "mean", "max"), _range),
     (("hits",), _hits),
+    (("n",), lambda f: f"{count(f['n'])} looked at"),
 )
 
 

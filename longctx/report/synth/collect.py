@@ -36,6 +36,7 @@ from longctx.report.synth.reading import (
     output_of,
     rejects_of,
     rows_at,
+    trees_of,
 )
 from longctx.report.synth.shape import ControlForm, Files, Stage, Synthesis
 from longctx.report.synth.systems import System, shortened, system_of
@@ -151,7 +152,8 @@ def _with_pairs(data: SynthData, output: Output) -> SynthData:
     whole = dict(rows_at(output, PAIRS, chosen))
     found = pairs.figures([row for _, row in ordered])
     shown = [pairs.pair_of(whole[at]) for at in chosen if at in whole]
-    return replace(data, read=sampled.looked, pairs=replace(found, pairs=shown))
+    trees = pairs.trees_shown(trees_of(output))
+    return replace(data, read=sampled.looked, pairs=replace(found, pairs=shown, trees=trees))
 
 
 def _lengths(rows: Sequence[Row]) -> tuple[Histogram | None, str]:

@@ -6,7 +6,7 @@ passed on. `collect` makes all of it, the other modules draw.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from longctx.report.data import Histogram
 from longctx.report.scores.data import Looked, Piece
@@ -176,6 +176,14 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Tree:
+    """The candidates of one prompt as a search left them, rows of `tree-*.parquet`, masked."""
+
+    prompt_id: str
+    nodes: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class JudgeControl:
     """What a judge was asked that a sound one cannot fail; `passed` is None without a case."""
 
@@ -194,6 +202,7 @@ class PairsData:
     dimensions: list[Dimension] = field(default_factory=list)
     margins: Histogram | None = None
     pairs: list[Pair] = field(default_factory=list)
+    trees: list[Tree] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

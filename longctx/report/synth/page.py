@@ -12,7 +12,12 @@ from longctx.report.mixture.fit import worries
 from longctx.report.scores.numbers import written
 from longctx.report.scores.page import heading
 from longctx.report.synth.data import Check, Example, StageMade, SynthData, Used
-from longctx.report.synth.pairs_page import judge_section, pairs_section, score_section
+from longctx.report.synth.pairs_page import (
+    judge_section,
+    pairs_section,
+    score_section,
+    trees_section,
+)
 from longctx.report.synth.samples import samples
 from longctx.report.synth.section import outcome, remarks, verdicts
 
@@ -30,7 +35,7 @@ def render(data: SynthData) -> str:
     found = [_overview(data), _stages(data), _rejects(data), _checks(data), _lengths(data)]
     found += [_depths(data), _rows(data), judge_section(data.judge, data.controls)]
     if data.pairs is not None:
-        found += [score_section(data.pairs), pairs_section(data.pairs)]
+        found += [score_section(data.pairs), pairs_section(data.pairs), trees_section(data.pairs)]
     sections = [part for part in found if part is not None]
     head = heading(data.stage, data.run, "rows")
     return document(f"{data.stage}: rows of {data.run}", head, sections)

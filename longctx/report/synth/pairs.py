@@ -12,8 +12,9 @@ import numpy as np
 from longctx.report.data import Histogram
 from longctx.report.format import count, one_line
 from longctx.report.scores.numbers import written
+from longctx.report.scores.passages import masked
 from longctx.report.scores.statistics import F64, constant, histogram
-from longctx.report.synth.data import Dimension, Pair, PairsData
+from longctx.report.synth.data import Dimension, Pair, PairsData, Tree
 from longctx.report.synth.systems import shortened
 
 Row = Mapping[str, Any]
@@ -24,12 +25,18 @@ FIGURES = (
 )
 _PROMPT, _PREFIX, _TEXT = 700, 500, 1_500
 _DIMENSIONS = 12
+_TREES, _DEEPEST = 2, 64
 _ALL = "score"
 _RULES = {
     "min": "the lowest of the other candidates is the rejected one",
     "mu-2sigma": "rejected is the candidate nearest to two standard deviations below the mean",
     "random": "the rejected one was drawn among the others",
     "worst_k": "the rejected one was drawn among the worst",
+    "worst": "the lowest of the other candidates is the rejected one",
+    "random_sibling": "the rejected one was drawn among the other candidates of its step",
+    "random_below_margin": "the rejected one was drawn among those that are worse by the margin",
+    "inconsistent": "the rejected one denies what was stated before",
+    "irrelevant_chunks": "the rejected ones were answered from chunks that do not help",
 }
 
 
@@ -84,8 +91,8 @@ def pair_of(row: Row) -> Pair:
         prompt=shortened("\n\n".join(users), _PROMPT),
         where=where,
         prefix=_end(row["prefix"]),
-        chosen=shortened(row["chosen"], _TEXT),
-        rejected=shortened(row["rejected"], _TEXT),
+        chosen=shortened(row["chosen"].strip(), _TEXT),
+        rejected=shortened(row["rejected"].strip(), _TEXT),
         second=shortened(row["rejected_2"], _TEXT),
         reason=reason(row),
         margin=row["margin"],
@@ -102,6 +109,34 @@ def _end(prefix: str) -> str:
     """The end of what both texts go on from."""
     cut = prefix[-_PREFIX:]
     return ("... " if len(prefix) > _PREFIX else "") + shortened(cut, _PREFIX) if prefix else ""
+
+
+def trees_shown(found: Mapping[str, Sequence[Row]]) -> list[Tree]:
+    """The largest trees, without those that are none: files may come from anybody."""
+    sound = [(name, nodes) for name, nodes in found.items() if _is_tree(nodes)]
+    largest = sorted(sound, key=lambda one: (-len(one[1]), one[0]))[:_TREES]
+    return [
+        Tree(
+            one_line(name, 120),
+            [
+                {**node, "text": masked(node["text"], _TEXT), "detail": masked(node["detail"], 200)}
+                for node in nodes
+            ],
+        )
+        for name, nodes in largest
+    ]
+
+
+def _is_tree(nodes: Sequence[Row]) -> bool:
+    """Whether there is one root, and every other node comes after its parent, one deeper."""
+    depths: dict[int, int] = {}
+    for node in sorted(nodes, key=lambda one: one["node"]):
+        above = -1 if node["parent"] is None else depths.get(node["parent"])
+        if above is None or node["depth"] != above + 1 or node["node"] in depths:
+            return False
+        depths[node["node"]] = node["depth"]
+    roots = sum(node["parent"] is None for node in nodes)
+    return roots == 1 and max(depths.values()) <= _DEEPEST
 
 
 def reason(row: Row) -> str:

@@ -6,6 +6,7 @@ from longctx.report.format import MISSING, count, one_line, plural
 from longctx.report.histogram import Axes, Series
 from longctx.report.layout import Section, chart, code, folded, paragraph, table
 from longctx.report.markup import NOTHING, Markup, join, tag, text
+from longctx.report.prefer_tree import tree_svg
 from longctx.report.scores.numbers import written
 from longctx.report.synth.data import Dimension, JudgeControl, Pair, PairsData
 
@@ -66,6 +67,26 @@ def pairs_section(found: PairsData) -> Section | None:
     listed = (tag("li", _pair(one, unfold=i == 0)) for i, one in enumerate(found.pairs))
     body = [said, tag("ul", *listed, class_="ladder samples")]
     return Section("pairs", "Pairs to read", join(body))
+
+
+def trees_section(found: PairsData) -> Section | None:
+    """Search trees: all candidates of a prompt, and the path that was taken."""
+    if not found.trees:
+        return None
+    said = paragraph(
+        "From the left to the right step by step, the candidates of a step below one another; the "
+        "thick line is the path that was taken. Mark is the mean of the judge's marks, u the "
+        "reward, with the length in it; what a candidate says is its tooltip."
+    )
+    drawn = (
+        folded(
+            f"{one.prompt_id}, {plural(len(one.nodes) - 1, 'step')}",
+            tree_svg(one.nodes),
+            unfold=i == 0,
+        )
+        for i, one in enumerate(found.trees)
+    )
+    return Section("trees", "Trees of candidates", join([said, *drawn]))
 
 
 def _pair(one: Pair, *, unfold: bool) -> Markup:
