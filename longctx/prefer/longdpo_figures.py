@@ -17,6 +17,7 @@ from longctx.prefer.pairs import TERMINAL, histogram
 from longctx.synth.rows import Row
 
 _MARGINS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
+_LEAST_SEEN = 50
 _SCORES = (20.0, 40.0, 60.0, 80.0, 90.0)
 
 
@@ -68,6 +69,17 @@ def figures(
             "histogram": histogram(known, _SCORES),
         },
     }
+
+
+def near_facts(counts: Mapping[str, int]) -> dict[str, Any]:
+    """How many pairs of a fact and a later piece were near enough to be judged, of all.
+
+    Not ok where of many none is: then the bound does not suit the embedder, and nothing is checked.
+    """
+    seen, passed = counts.get("pairs_seen", 0), counts.get("pairs_passed", 0)
+    share = passed / seen if seen else None
+    ok = passed > 0 if seen >= _LEAST_SEEN else None
+    return {"ok": ok, "share": share, "pairs": seen, "near": passed}
 
 
 def _depths(

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from longctx.cost.model_calls import ModelCalls
 from longctx.engine import summary
+from longctx.engine.barrier import BarrierContext
 from longctx.engine.op import Setting
 from longctx.llm.ask import CallStage
 from longctx.llm.controls import Control
@@ -273,6 +274,11 @@ class PreferLongDPO(Preference):
         tree = self._tree(item)
         told = longdpo_figures.told(tree, self._pairs(tree, row["seed"]), final_row(tree))
         return longdpo_figures.facts(row, told)
+
+    def _told(self, context: BarrierContext, model: str, chosen: int) -> dict[str, Any]:
+        told = super()._told(context, model, chosen)
+        near = longdpo_figures.near_facts(told.get("trees", {}))
+        return {**told, "checks": {**told["checks"], "near_facts": near}}
 
     def figures(self, facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         least = self.margin if self.search == "greedy" else 0.0
