@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from longctx.synth.draw import generator
 from longctx.synth.pamqa import SYSTEM
@@ -103,8 +102,3 @@ def drawn(seed: int, row_id: str, places: I64, n: int) -> list[int]:
 def hash_bound(documents: int, wanted: int) -> int:
     """The largest uint64 hash of about `wanted` of so many documents; all have one below it."""
     return 2**64 - 1 if documents <= wanted else int(wanted / documents * 2**64)
-
-
-def taken_of(table: pa.Table, column: str, values: Sequence[str]) -> pa.Table:
-    """The rows whose column has one of some values."""
-    return table.filter(pc.is_in(table.column(column), value_set=pa.array(values, pa.string())))
