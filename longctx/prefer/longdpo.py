@@ -6,8 +6,8 @@ against facts stated earlier, and searched as a tree. Ours: the budget from the 
 cut at a sentence's end, weights of quality against length (the released code adds the length score
 to a mark of 1..5, so length decides), the UCB whose bonus is defined at zero visits. Buckets of
 ranks by sixths follow SuperWriter (arXiv 2506.04180), ties sharing the mean of theirs. Everything
-here is linear but the ranks, which are sorted. Lost: a good ending that lies in a step's first half
-of a cut is cut back to nothing less than half, so a step may end inside a sentence.
+here is linear but the ranks, which are sorted. Lost: a step whose last sentence ends in its first
+half is left as its budget cut it, inside a sentence.
 """
 
 import math
