@@ -57,7 +57,7 @@ def figures(rows: Sequence[Row]) -> PairsData:
 
 def _dimension(name: str, marks: Sequence[tuple[Any, Any]]) -> Dimension | None:
     """Both sides over the same bins; None where no mark is known or none differs."""
-    chosen, rejected = (_floats(list(side)) for side in zip(*marks, strict=True))
+    chosen, rejected = (_floats([mark[side] for mark in marks]) for side in (0, 1))
     both = np.concatenate([chosen, rejected])
     if constant(both):
         return None
