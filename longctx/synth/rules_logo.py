@@ -22,8 +22,12 @@ def logo_question(parts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def logo_answer(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """What the text says, or "unknown", as without any text."""
-    return {"text": best_sentence(parts["question"], parts["text"])}
+    """The sentence of the text that fits best; of a text that says nothing of it the first one.
+
+    "unknown" without a text.
+    """
+    found, of = best_sentence(parts["question"], parts["text"]), sentences(parts["text"])
+    return {"text": of[0] if found == UNKNOWN and of else found}
 
 
 def logo_judge(parts: Mapping[str, Any]) -> dict[str, Any]:

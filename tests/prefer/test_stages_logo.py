@@ -215,9 +215,15 @@ def test_a_question_of_the_model_brings_its_answer(tmp_path: Path) -> None:
     assert told["rows"] + sum(told["rejects"].values()) == told["chosen"] == 3
 
 
-def calls(context: BarrierContext) -> dict[str, int]:
-    stages = told_by(context)["stages"]
-    return {s: stages[s]["usage"]["calls"] for s in ("answer", "closed") if s in stages}
+def test_a_prompt_may_bring_its_own_context(tmp_path: Path) -> None:
+    own = {k: v for k, v in prompt(7).items() if k != "doc_id"} | {"context": planted(tag="7")}
+    row = table(made(tmp_path, [document(0)], [own], 1))[0]
+    assert row["doc_id"] is row["context_ref"] is None
+    turn = row["messages"][-1]["content"]
+    assert turn.startswith(f"{context_of(row, own['context'])}\n\nQuestion: ")
+    (file,) = Path(tmp_path, "output").glob("trl-*.jsonl")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {line["prompt"][-1]["content"] for line in lines} == {turn}
 
 
 def test_another_window_makes_other_rows_of_the_same_answers(tmp_path: Path) -> None:
