@@ -14,7 +14,7 @@ import pytest
 from longctx.engine.barrier import BarrierContext
 from longctx.errors import RecipeError, RunError
 from longctx.llm.spec import close_client
-from longctx.synth import rule_set, stages_pamqa_search
+from longctx.synth import pamqa_negatives, pamqa_rows, rule_set, stages_pamqa_search
 from longctx.synth.rows import PAMQA
 from longctx.synth.stages_pamqa import SynthPamQA
 from tests.in_process import context_of, corpus_of, run_here
@@ -379,3 +379,41 @@ def test_rows_of_real_questions(tmp_path: Path) -> None:
     assert told["rows"] > 140
     assert {n for n, c in told["checks"].items() if c["ok"] is False} == set()
     assert told["checks"]["short_of_hard"]["rows"] <= 5
+
+
+def test_bad_replies_are_rejects_of_their_stage(tmp_path: Path) -> None:
+    kinds = {"d003": "wrong_schema", "d005": "refusal", "d007": "truncated", "d009": "bad_json"}
+    faults = [{"kind": kind, "row_id": row_id, "times": None} for row_id, kind in kinds.items()]
+    fields: Row = {"rows": 40, "min_tokens": 10, "generator": {**SCRIPTED, "faults": faults}}
+    context = made(tmp_path, documents(40), **fields)
+    found = {r["row_id"]: (r["stage"], r["code"]) for r in table(context, "rejects")}
+    codes = {"d003": "schema", "d005": "refusal", "d007": "truncated", "d009": "not_json"}
+    assert found == {row_id: ("pam.question", code) for row_id, code in codes.items()}
+    stage = told_by(context)["stages"]["pam.question"]
+    assert (stage["rows_in"], stage["ok"], told_by(context)["rows"]) == (40, 36, 36)
+
+
+def test_faults_in_the_making_of_rows_show_in_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = table_file(tmp_path / "in", questions())
+
+    def failed(folder: str) -> set[str]:
+        checks = told_by(made(tmp_path / folder, documents(), questions=file))["checks"]
+        return {name for name, found in checks.items() if found["ok"] is False}
+
+    real = pamqa_rows.rendered
+
+    def misnumbered(*args: Any) -> Row:
+        body = real(*args)
+        return {**body, "gold_idx": [i % len(body["docs"]) + 1 for i in body["gold_idx"]]}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pamqa_rows, "rendered", misnumbered)
+        assert failed("misnumbered") == {"sound_rows"}
+    with monkeypatch.context() as patch:
+        patch.setattr(pamqa_negatives.Negatives, "accepts", lambda self, doc: True)
+        assert failed("unfiltered") == {"leave_gold_out", "sound_rows"}
+    with monkeypatch.context() as patch:
+        patch.setattr(pamqa_rows, "mine", lambda *args: [])
+        assert failed("no hard ones") == {"short_of_hard"}
