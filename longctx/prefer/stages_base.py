@@ -325,11 +325,15 @@ class Preference(Synthesis):
             told = context.step_stats[CONTROLS]["report"]["controls"]
             controls.check([Control(**one) for one in told], context.setting.stage)
 
+    def sampled(self, prompts: int) -> int:
+        """How many of so many prompts the controls see."""
+        wanted = max(self.control_rows, round(self.control_share * prompts))
+        return min(wanted, _MOST_CONTROLS, prompts)
+
     def _sampled(self, units: Units, seed: int) -> list[tuple[int, dict[str, Any]]]:
         """The groups of all units with the first prompts by hash: a share, not fewer than some."""
         ids = [row["id"] for groups in units for _, brought in groups for row in brought["rows"]]
-        wanted = max(self.control_rows, round(self.control_share * len(ids)))
-        first = set(hash_order(ids, seed, self.system, CONTROLS)[: min(wanted, _MOST_CONTROLS)])
+        first = set(hash_order(ids, seed, self.system, CONTROLS)[: self.sampled(len(ids))])
         return [
             (part, {**brought, "rows": rows})
             for groups in units
@@ -343,11 +347,13 @@ class Preference(Synthesis):
         own = {n: v for n, v in judged.items() if n not in ("stages", "rows_in", "ok", "rejects")}
         asked = {QUESTION: stats[QUESTION]} if "usage" in stats.get(QUESTION, {}) else {}
         lost = ("prompts", "without_document", "out_of_range")
+        # Sums come sorted by name; readers want the order of the calls.
+        order = [call.step for call in self.judged_calls() if call.step in judged["stages"]]
         known = {**stats["candidates"], **stats["chosen"]}
         return {
             **told,
             "rejects": summary.merge([told["rejects"], judged["rejects"]]),
-            "stages": {**asked, **judged.get("stages", {}), "rows": stats["rows"]},
+            "stages": {**asked, **{s: judged["stages"][s] for s in order}, "rows": stats["rows"]},
             "judge": stats[CONTROLS]["report"],
             "control_calls": stats[CONTROLS]["stages"],
             "prompts": {n: known[n] for n in lost if n in known},

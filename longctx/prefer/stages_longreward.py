@@ -41,7 +41,7 @@ from longctx.prefer.pairs import RejectedRule, Side, build
 from longctx.prefer.retrieval import HASH, Embedder, hash_vectors
 from longctx.prefer.stages_base import Preference
 from longctx.prefer.stages_prompts import answers_of, checksum_of
-from longctx.prefer.stages_work import CONTEXT, JUDGED
+from longctx.prefer.stages_work import CONTEXT, CONTROLS, JUDGED
 from longctx.synth.draw import generator
 from longctx.synth.items import Item
 from longctx.synth.prompt import Prompt
@@ -113,7 +113,7 @@ class PreferLongReward(Preference):
     )
     system: ClassVar[str] = SYSTEM
     prompt_version: ClassVar[str] = PROMPT_VERSION
-    judging: ClassVar[frozenset[str]] = JUDGING | {STABILITY}
+    judging: ClassVar[frozenset[str]] = JUDGING | {STABILITY, CONTROLS}
     extra_tables: ClassVar[Mapping[str, pa.Schema]] = {
         "candidates": lr.CANDIDATE_TABLE,
         "notes": lr.NOTES_TABLE,
@@ -294,10 +294,18 @@ class PreferLongReward(Preference):
             SUPPORT: (self.n * k, self.top_k * self.fact_chunk + _WORDING),
             COMPLETENESS: (self.n, answer + chunks * _NOTED + _WORDING),
         }
-        return [
+        planned = [
             self._planned(call, prompts * asked[call.step][0], asked[call.step][1], chunks)
             for call in self.calls()
         ]
+        # On a sample: statements of the best answer, a refusal, helpfulness once more.
+        checked = self.control_stage()
+        each, reads = k + 3 + self.n, asked[SUPPORT][1]
+        return [*planned, self._planned(checked, self.sampled(prompts) * each, reads, chunks)]
+
+    def control_stage(self) -> CallStage:
+        """All calls of the controls together, as a plan shows them."""
+        return self._stage(CONTROLS, lr.check_mark, self.judge_tokens)
 
     def _planned(self, call: CallStage, calls: int, reads: int, chunks: int) -> ModelCalls:
         used = Usage(calls * reads, calls * call.max_tokens)
@@ -310,7 +318,7 @@ class PreferLongReward(Preference):
             assumed="contexts of the middle lengths of their bins, each cut into "
             f"{chunks} for notes, {lr.ASSUMED_STATEMENTS} statements an answer, no two answers "
             "alike; replies as long as allowed; nothing rejected, nothing asked again, nothing in "
-            "the cache; without the controls of the judge",
+            "the cache",
         )
 
 

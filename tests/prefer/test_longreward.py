@@ -290,4 +290,5 @@ def test_the_plan_counts_the_calls_of_a_prompt(tokens: int, calls: int) -> None:
     planned = PreferLongReward.model_validate({**fields, **lengths}).model_calls(100)
     of = {told.stage.split(".")[1]: told.calls for told in planned}
     assert (of.pop("question"), of.pop("sample")) == (3, 30)
+    assert of.pop("controls") == 3 * (20 + 3 + 10)
     assert sum(of.values()) == 3 * calls

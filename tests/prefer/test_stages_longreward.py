@@ -146,6 +146,7 @@ def test_calls_are_those_of_the_closed_form_and_every_one_is_accounted_for(tmp_p
     facts = [len(c["facts"]) for c in table(context, "candidates")]
     chunks = sum(-(-d["n_tokens"] // 200) for d in documents())
     stages = told["stages"]
+    assert list(stages)[:3] == ["question", "sample", "notes"]
     judged = {s: n["rows_in"] for s, n in stages.items() if s not in ("question", "sample", "rows")}
     assert sum(judged.values()) == chunks + sum(4 + f for f in facts)
     assert (asked["question"], asked["sample"], asked["notes"]) == (5, 40, chunks)

@@ -141,7 +141,7 @@ def test_trls_collator_makes_our_positions_and_labels(tmp_path: Path, reader: Re
 
 
 @pytest.mark.parametrize("prefix", ["", "It was "])
-def test_datasets_reads_pairs_for_trl(tmp_path: Path, reader: Reader, prefix: str):
+def test_datasets_and_trl_read_pairs(tmp_path: Path, reader: Reader, prefix: str):
     rows = [
         {
             "id": f"p{i}",
@@ -159,3 +159,7 @@ def test_datasets_reads_pairs_for_trl(tmp_path: Path, reader: Reader, prefix: st
     found = reader("datasets", "read_datasets.py", "json", tmp_path / "trl-*.jsonl")
     assert found["rows"] == written
     assert [from_trl(one).chosen for one in found["rows"]] == [row["chosen"] for row in rows]
+    theirs = reader("trl", "read_trl_pairs.py", tmp_path / "trl-*.jsonl")
+    assert theirs["conversational"] == [not prefix] * 5
+    if not prefix:  # in strings TRL lets a blank at the border change sides
+        assert theirs["parted"] == written
