@@ -25,6 +25,7 @@ LEAST_SUPPORT = 0.6
 QUESTION_WORDS, ANSWER_WORDS = (3, 60), (1, 40)
 # The orders in which answers are shown to the judge.
 ORDERS = (SIDES, SIDES[::-1])
+MIXED = (SIDES[1], SIDES[0], SIDES[2])  # the order of the control
 _LABELS = ("a", "b", "c")
 _BETTER = ("A", "B", "C", "tie")
 _PACKAGE = "longctx.prefer"

@@ -16,7 +16,6 @@ from longctx.errors import RunError
 Entities = Callable[[Sequence[str]], list[set[str]]]
 _ARTICLE = re.compile(r"^(?:the|an?)\s+")
 _VERBS = frozenset({"VERB", "AUX"})
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 def entities_of(doc: Any) -> set[str]:
@@ -45,8 +44,8 @@ def spacy_entities(model: str) -> Entities:
             remedy="install it on every node (`pip install 'longctx[entities]'`) with its pipeline "
             f"(`python -m spacy download {model}`), or take evaluator: terms",
         ) from None
-    # A path would run what its configuration names; an installed package was chosen before.
-    if not _NAME.fullmatch(model) or not spacy.util.is_package(model):
+    # A path would run what its configuration names; an installed pipeline was chosen before.
+    if model not in spacy.util.get_installed_models():
         raise RunError(
             f"no installed pipeline of spaCy is called {model!r}",
             where="spacy_model",

@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from longctx.llm import controls
 from longctx.llm.ask import CallStage, Ok
+from longctx.llm.controls import Control
 from longctx.llm.rejects import Reject as LostCall
 from longctx.prefer import logo
 from longctx.prefer.asking import Asker, Call
 from longctx.prefer.logo_calls import (
     LEAST_F1,
+    MIXED,
     ORDERS,
     SIDES,
     Verdict,
@@ -206,6 +209,43 @@ def _closed(cases: Sequence[Case], asker: Asker, terms: Terms) -> None:
 
 def _lost(call: LostCall) -> Reject:
     return Reject(call.code, call.detail)
+
+
+def judge_controls(
+    cases: Sequence[Case], verdicts: Sequence[Mapping[str, Any]], asker: Asker
+) -> list[Control]:
+    """What a sound judge cannot fail, on triples that it has let pass, and their first verdicts.
+
+    Its marks differ; beside the text of another case the chosen answer is wrong (10 or 0); with the
+    answers in a third order the best one is the same.
+    """
+    texts = [case.plan.text(case.document, "chosen") for case in cases if case.plan]
+    others = [*texts[1:], *texts[:1]] if len(texts) > 1 else []
+    marks = [[float(right) for right in v["right"].values()] for v in verdicts]
+    beside = _again(cases[: len(others)], "shuffled", ORDERS[0], others, asker)
+    fallen = [None if v is None else 10.0 * v.right["chosen"] for v in beside]
+    turned = _again(cases, "order", MIXED, texts, asker)
+    pairs = [(v["better"], t and t.better) for v, t in zip(verdicts, turned, strict=True)]
+    return [
+        *controls.constant_judge({"right": marks}),
+        controls.shuffled_context([10.0] * len(fallen), fallen),
+        controls.order(pairs),
+    ]
+
+
+def _again(
+    cases: Sequence[Case], name: str, order: Sequence[str], texts: Sequence[str], asker: Asker
+) -> list[Verdict | None]:
+    """Further verdicts on answers, each beside a text."""
+    calls = [
+        Call(
+            case.question.id,
+            f"{case.question.id}/control/{name}",
+            partial(prompt_of_judge, case, order, text),
+        )
+        for case, text in zip(cases, texts, strict=True)
+    ]
+    return [_verdict(said, order) for said in asker.ask(JUDGE, calls)] if calls else []
 
 
 def checks_of(told: Mapping[str, Any]) -> dict[str, bool]:

@@ -18,13 +18,13 @@ from longctx.engine.corpus import parquet_groups
 from longctx.engine.op import Setting
 from longctx.engine.units import Sink
 from longctx.llm import controls
-from longctx.llm.ask import CallStage, Ok
+from longctx.llm.ask import CallStage
 from longctx.llm.controls import Control
 from longctx.prefer import logo, logo_figures, logo_train, logo_unit
 from longctx.prefer.asked import QUESTION, asked_of
-from longctx.prefer.asking import Asker, Call
+from longctx.prefer.asking import Asker
 from longctx.prefer.logo import PROMPT_VERSION, SYSTEM
-from longctx.prefer.logo_calls import ORDERS, SIDES, check_question, request_question, verdict_of
+from longctx.prefer.logo_calls import ORDERS, SIDES, check_question, request_question
 from longctx.prefer.logo_entities import spacy_entities
 from longctx.prefer.logo_rows import (
     LOGO,
@@ -314,34 +314,8 @@ class PreferLogo(Preference):
             return []
         judged = [item for item in items if item.replies[JUDGED]["verdicts"]]
         cases = [self._case(item, counter, seed) for item in judged]
-        marks = [
-            [
-                float(v)
-                for verdict in item.replies[JUDGED]["verdicts"][:1]
-                for v in verdict["right"].values()
-            ]
-            for item in judged
-        ]
-        texts = [case.plan.text(case.document, "chosen") for case in cases if case.plan]
-        moved = [*texts[1:], *texts[:1]]
-        calls = [
-            Call(
-                case.question.id,
-                f"{case.question.id}/control/shuffled",
-                partial(logo_unit.prompt_of_judge, case, ORDERS[0], text),
-            )
-            for case, text in zip(cases, moved, strict=True)
-            if len(texts) > 1
-        ]
-        said = asker.ask(JUDGE, calls)
-        shuffled = [
-            10.0 * verdict_of(one.value, ORDERS[0]).right["chosen"] if isinstance(one, Ok) else None
-            for one in said
-        ]
-        return [
-            *controls.constant_judge({"right": marks}),
-            controls.shuffled_context([10.0] * len(shuffled), shuffled),
-        ]
+        verdicts = [item.replies[JUDGED]["verdicts"][0] for item in judged]
+        return logo_unit.judge_controls(cases, verdicts, asker)
 
     def _case(self, item: Item, counter: TokenCounter, seed: int) -> Case:
         question, document = self.question_of(item)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from longctx.pack.boundaries import IGNORE
 from longctx.prefer.logo_rows import LOGO, context_of
 from longctx.prefer.logo_train import TRAIN, sound
 from longctx.prefer.stages_logo import PreferLogo
+from longctx.synth.rule_set import rule_set
 from tests.in_process import context_of as barrier_of
 from tests.in_process import corpus_of, run_here
 from tests.prefer.logo_documents import ASKED, CHUNK, GOLD, planted
@@ -177,10 +179,6 @@ def test_each_document_that_is_no_triple_has_its_reason(tmp_path: Path) -> None:
 def test_what_is_known_without_a_text_is_no_triple(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
-
-    from longctx.synth.rule_set import rule_set
-
     usual = rule_set()
     rules = {**usual.rules, "logo.closed": lambda req: "It was Port Velvet0."}
     known = replace(usual, version="closed", rules=rules)
@@ -203,8 +201,30 @@ def test_without_golds_a_judge_decides_and_is_judged(tmp_path: Path) -> None:
     assert all(dict(row["checks"])["judged_twice"] for row in rows)
     report = told_by(context)["judge"]
     passed = {c["name"]: c["passed"] for c in report["controls"]}
-    assert passed["constant:right"] is passed["shuffled_context"] is True
+    hard = {c["name"] for c in report["controls"] if c["hard"]}
+    assert hard == {"constant:right", "shuffled_context"}
+    assert passed["constant:right"] is passed["shuffled_context"] is passed["order"] is True
     assert passed["self_judging"] is False
+
+
+def test_a_judge_that_reads_no_text_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = rule_set()
+
+    def by_name(req: Any) -> str:
+        right = {f"{side}_correct": "Port Velvet" in req.parts[side] for side in "abc"}
+        best = next(side.upper() for side in "abc" if right[f"{side}_correct"])
+        return json.dumps({"analysis": "x", **right, "better": best})
+
+    blind = replace(usual, version="blind", rules={**usual.rules, "logo.judge": by_name})
+    monkeypatch.setattr(PreferLogo, "rules", lambda self: blind)
+    docs, prompts = [document(i) for i in range(3)], [prompt(i, gold=None) for i in range(3)]
+    with pytest.raises(RunError, match=r"shuffled_context is 0\.00"):
+        made(tmp_path / "fail", docs, prompts)
+    context = made(tmp_path / "report", docs, prompts, on_bad_judge="report")
+    assert told_by(context)["judge"]["weak"] == ["shuffled_context"]
+    assert len(table(context)) == 3
 
 
 def test_a_question_of_the_model_brings_its_answer(tmp_path: Path) -> None:
