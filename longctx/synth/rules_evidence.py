@@ -9,7 +9,7 @@ from typing import Any
 
 from longctx.synth.checks import has_answer, support
 from longctx.synth.film_calls import MOST_VERBATIM, check_fine, check_integration
-from longctx.synth.pamqa_calls import MOST_ANSWER_WORDS, check_question
+from longctx.synth.pamqa_calls import MOST_ANSWER_WORDS, MOST_SHORT_WORDS, check_question
 from longctx.synth.rule_basics import (
     ANSWER_WORDS,
     answer,
@@ -37,8 +37,10 @@ def pam_question(parts: Mapping[str, Any]) -> dict[str, Any]:
     reply = {"question": "", "answer": ""}
     for sentence in [*of[middle:], *of[:middle]]:
         asked = question(sentence, parts["lang"])
-        last = sentence.rstrip(".。!?！？").split()[-_LAST_WORDS:]
-        for said in [*names_and_numbers(sentence)[1:], " ".join(last)]:
+        last = " ".join(sentence.rstrip(".。!?！？").split()[-_LAST_WORDS:])
+        # Where words have no blanks that is all of the sentence.
+        last = last if count_words(last) <= MOST_SHORT_WORDS else last[-MOST_SHORT_WORDS:]
+        for said in [*names_and_numbers(sentence)[1:], last]:
             reply = {"question": asked, "answer": said}
             if check_question(reply, parts) is None:
                 return reply

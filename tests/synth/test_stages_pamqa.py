@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tests.in_process import context_of, corpus_of, run_here
 
 Row = dict[str, Any]
 SCRIPTED: Row = {"backend": "scripted"}
+ZH = Path("/work/shared/data/posttrain/pam_qa_repo/passage_retrieval_zh_1.jsonl")
 NQ = Path("/work/shared/data/posttrain/lost_in_middle/nq-open-oracle.jsonl.gz")
 
 
@@ -417,3 +419,28 @@ def test_faults_in_the_making_of_rows_show_in_the_run(
     with monkeypatch.context() as patch:
         patch.setattr(pamqa_rows, "mine", lambda *args: [])
         assert failed("no hard ones") == {"short_of_hard"}
+
+
+@pytest.mark.skipif(not ZH.exists(), reason=f"no Chinese passages at {ZH}")
+def test_passages_in_chinese(tmp_path: Path) -> None:
+    with ZH.open(encoding="utf-8") as lines:
+        texts = [
+            text
+            for line, _ in zip(lines, range(3), strict=False)
+            for text in re.split(r"\n?\[\d+\] ", json.loads(line)["context"])
+            if text.strip()
+        ]
+    docs: list[Row] = [
+        {"doc_id": f"p{i:02d}", "text": text, "language": "zh-Hans", "n_tokens": 100}
+        for i, text in enumerate(texts)
+    ]
+    fields: Row = {"generator": SCRIPTED, "lang_share": {"zh": 1}, "max_reject_rate": 1}
+    op = op_of(**fields, rows=20, passage_tokens=120)
+    corpus = corpus_of(str(tmp_path), docs, 2)
+    context = context_of(op, corpus, len(docs), tokenizer="embedded")
+    op.run(context)
+    rows, told = table(context), told_by(context)
+    assert len(rows) >= 10
+    assert {n for n, c in told["checks"].items() if c["ok"] is False} <= {"short_of_hard"}
+    assert all(row["prompt"].startswith("问题：关于") for row in rows)
+    assert all("相关文档：" in row["response"] for row in rows)
