@@ -350,11 +350,14 @@ class Preference(Synthesis):
         # Sums come sorted by name; readers want the order of the calls.
         order = [call.step for call in self.judged_calls() if call.step in judged["stages"]]
         known = {**stats["candidates"], **stats["chosen"]}
+        report = stats[CONTROLS]["report"]
+        weak = {"ok": not report["weak"], "failed": len(report["weak"])}
         return {
             **told,
+            "checks": {**told["checks"], "judge_controls": weak},
             "rejects": summary.merge([told["rejects"], judged["rejects"]]),
             "stages": {**asked, **{s: judged["stages"][s] for s in order}, "rows": stats["rows"]},
-            "judge": stats[CONTROLS]["report"],
+            "judge": report,
             "control_calls": stats[CONTROLS]["stages"],
             "prompts": {n: known[n] for n in lost if n in known},
             **own,

@@ -40,7 +40,7 @@ from longctx.prefer.longreward_unit import (
 from longctx.prefer.pairs import RejectedRule, Side, build
 from longctx.prefer.retrieval import HASH, Embedder, hash_vectors
 from longctx.prefer.stages_base import Preference
-from longctx.prefer.stages_prompts import answers_of, checksum_of
+from longctx.prefer.stages_prompts import answers_of, checksum_of, prompts_of
 from longctx.prefer.stages_work import CONTEXT, CONTROLS, JUDGED
 from longctx.synth.draw import generator
 from longctx.synth.items import Item
@@ -278,7 +278,8 @@ class PreferLongReward(Preference):
         return {**told, "checks": {**told["checks"], "dropped_candidates": dropped}}
 
     def model_calls(self, documents: int) -> list[ModelCalls]:
-        prompts = min(self.rows, documents) if self.prompts is None else self.rows
+        there = documents if self.prompts is None else len(prompts_of(self.prompts, self.op))
+        prompts = min(self.rows, there)
         tokens = math.ceil(self.quotas.mean_tokens())
         chunks = max(1, math.ceil(tokens / self.notes_chunk))
         answer, k = self.answer_tokens, lr.ASSUMED_STATEMENTS

@@ -214,6 +214,8 @@ def test_a_weak_judge_ends_the_run_unless_it_is_only_reported(
         made(tmp_path / "fails", documents(4))
     context = made(tmp_path / "told", documents(4), on_bad_judge="report")
     assert "shuffled_context" in told_by(context)["judge"]["weak"]
+    assert told_by(context)["checks"]["judge_controls"]["ok"] is False
+    assert any("judge_controls" in said for said in context.step_stats["files"]["warnings"])
 
 
 def test_a_judge_of_its_own_has_limits_of_its_own(tmp_path: Path) -> None:
