@@ -172,7 +172,7 @@ def _figures(op: "PackTurns", context: BarrierContext) -> dict[str, Any]:
     found |= {"fill": told["tokens"] / room, "batch_packs": op.batch_packs}
     found["tokens_in"] = plan["tokens"] + rejected + cut
     found["tokens_cut"] = cut
-    found["tokens_rejected"] = plan["rejected_tokens"]
+    found["tokens_rejected"] = {c: n for c, n in plan["rejected_tokens"].items() if n}
     found["sequences_cut"] = context.step_stats["turns"].get("cut", 0)
     found["checks"] = {
         "tokens": _check(told["tokens"], found["tokens_in"] - cut - rejected),

@@ -58,7 +58,7 @@ def output_of(run: dict[str, Any], root: str) -> str:
 
 
 def refuse_documents(folder: str) -> None:
-    """Raise RecipeError for an output of `export` or of a language model's rows: no windows."""
+    """Raise RecipeError for an output of documents, packs or a language model's rows: no windows."""
     manifest = read_json(folder, "manifest.json") or {}
     if "rows" in manifest and "windows" not in manifest:
         raise RecipeError(
@@ -66,6 +66,12 @@ def refuse_documents(folder: str) -> None:
             "`synth.*` or `prefer.*`",
             where=folder,
             remedy="read its files as they are: manifest.json lists them; windows come from `pack`",
+        )
+    if "packs" in manifest and "windows" not in manifest:
+        raise RecipeError(
+            "this output holds packs of conversations, not windows: its recipe ends in `pack.turns`",
+            where=folder,
+            remedy="read its files as they are: docs/recipe.md shows how; windows come from `pack`",
         )
     if "documents" in manifest and "windows" not in manifest:
         raise RecipeError(
