@@ -40,7 +40,7 @@ def output_of(run: dict[str, Any], root: str) -> str:
     stages = run.get("stages")
     known = stages if isinstance(stages, list) else []
     ops = {str(s.get("op")) for s in known if isinstance(s, dict)}
-    if run.get("status") == "done" and ops and not {"pack", "export"} & ops:
+    if run.get("status") == "done" and ops and not {"pack", "pack.turns", "export"} & ops:
         raise RecipeError(
             "this run wrote no windows: its recipe ends without `pack`",
             where=root,
@@ -58,7 +58,7 @@ def output_of(run: dict[str, Any], root: str) -> str:
 
 
 def refuse_documents(folder: str) -> None:
-    """Raise RecipeError for an output of documents, packs or a language model's rows: no windows."""
+    """Raise RecipeError for an output that holds documents, packs or rows instead of windows."""
     manifest = read_json(folder, "manifest.json") or {}
     if "rows" in manifest and "windows" not in manifest:
         raise RecipeError(
@@ -69,7 +69,8 @@ def refuse_documents(folder: str) -> None:
         )
     if "packs" in manifest and "windows" not in manifest:
         raise RecipeError(
-            "this output holds packs of conversations, not windows: its recipe ends in `pack.turns`",
+            "this output holds packs of conversations, not windows: its recipe ends in "
+            "`pack.turns`",
             where=folder,
             remedy="read its files as they are: docs/recipe.md shows how; windows come from `pack`",
         )
