@@ -67,6 +67,7 @@ _SHOULD = {
     "evidence": "Every statement that is supported names a passage",
     "notes": "Every part of each context has notes",
     "dropped_candidates": "Few candidates are left out for lack of statements",
+    "judge_controls": "The judge passes its hard controls",
     "inconsistent": "Pairs whose rejected step denies what was stated before",
     "depths": "Every depth of a path has a pair, or a reason for none",
     "prefixes": "The steps of a path join to its text",
