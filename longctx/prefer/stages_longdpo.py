@@ -46,6 +46,7 @@ from longctx.prefer.retrieval import HASH
 from longctx.prefer.rules_longdpo import RULES, VERSION
 from longctx.prefer.stages_base import Preference
 from longctx.prefer.stages_longreward import embedder_of
+from longctx.prefer.stages_prompts import prompts_of
 from longctx.prefer.stages_work import CONTEXT, JUDGED
 from longctx.synth.draw import generator
 from longctx.synth.items import Item
@@ -182,7 +183,8 @@ class PreferLongDPO(Preference):
         return stages(self.budgets, self.temperature, self.top_p, self.refine_top_k)
 
     def model_calls(self, documents: int) -> list[ModelCalls]:
-        rows = self.rows if self.prompts is not None else min(self.rows, documents)
+        there = documents if self.prompts is None else len(prompts_of(self.prompts, self.op))
+        rows = min(self.rows, there)
         target = None if self.target_length is None else target_of(self.target_length, "en")
         step = step_budget(target, self.depth, self.step_tokens)
         prompt = min(max(self.min_tokens, _PROMPT_TOKENS), self.max_tokens)

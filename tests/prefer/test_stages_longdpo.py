@@ -342,6 +342,7 @@ def test_prompts_of_a_file_say_their_length(tmp_path: Path) -> None:
     ]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     docs = documents(3)
+    assert op_of(prompts=str(file), depth=2).model_calls(100)[0].calls == 2 * 2 * 4
     context = made(tmp_path, docs, prompts=str(file))
     found = groups(table(context))
     assert found.keys() == {"a", "b"}
