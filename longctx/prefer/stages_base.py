@@ -239,7 +239,6 @@ class Preference(Synthesis):
             for one in self.generators():
                 self._refuse_split_cache(one, context.setting)
         work = JudgedWork(self._both(context, clients, model, judge), context.relative(JUDGED))
-        gpus = max(getattr(one, "num_gpus", 0) for one in self.generators())
         context.over_parts(
             JUDGED,
             units,
@@ -247,7 +246,7 @@ class Preference(Synthesis):
             work,
             depends=[model, judge, [_told_by(call) for call in self.judged_calls()]],
             ignore=self._own_fields() - self.decides,
-            pool=Pool(clients, gpus, ahead=1),
+            pool=Pool(clients, self._gpus(), ahead=1),
         )
         if not context.dry:
             self._check_stages(context)
@@ -255,6 +254,10 @@ class Preference(Synthesis):
         for groups, done in zip(units, context.step_commits[JUDGED], strict=True):
             for _, brought in groups:
                 brought[CALLS][JUDGED] = _plain(done.files[2])
+
+    def _gpus(self) -> float:
+        """What an actor needs that holds both models."""
+        return float(sum(getattr(one, "num_gpus", 0) for one in self.generators()))
 
     def _both(self, context: BarrierContext, clients: int, model: str, judge: str) -> Clients:
         """Both models with what is left to spend of each: what is committed counts."""
@@ -306,7 +309,6 @@ class Preference(Synthesis):
         """The step `controls`: one unit, so that other units change nothing of what it sees."""
         sample = self._sampled(units, context.setting.seed)
         clients = self._both(context, 1, model, judge)
-        gpus = max(getattr(one, "num_gpus", 0) for one in self.generators())
         context.over_parts(
             CONTROLS,
             [sample],
@@ -319,7 +321,7 @@ class Preference(Synthesis):
                 [_told_by(c) for c in (*self.calls(), *self.control_calls())],
             ],
             ignore=self._own_fields() - self.decides - {"control_share", "control_rows"},
-            pool=Pool(1, gpus, ahead=1),
+            pool=Pool(1, self._gpus(), ahead=1),
         )
         if not context.dry and self.on_bad_judge == "fail":
             told = context.step_stats[CONTROLS]["report"]["controls"]

@@ -204,7 +204,9 @@ class ControlsWork:
         asker = self.clients.asker()
         before = _used(asker)
         counter = token_counter(setting.tokenizer)
-        found = op.controls(sorted(items, key=lambda i: i.id), asker, counter, setting.seed)
+        ordered = sorted(items, key=lambda i: i.id)
+        # Without a sample nothing is asked for, so nothing can fail.
+        found = op.controls(ordered, asker, counter, setting.seed) if items else []
         for client in self.clients.both():
             client.flush()
         found = [*found, controls.self_judging(self.judge, [self.policy])]

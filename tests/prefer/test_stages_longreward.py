@@ -234,6 +234,13 @@ def test_a_judge_of_its_own_has_limits_of_its_own(tmp_path: Path) -> None:
     assert output(context) == output(made(tmp_path / "alone", docs))
 
 
+def test_controls_may_be_left_out(tmp_path: Path) -> None:
+    context = made(tmp_path, documents(2), control_rows=0, control_share=0)
+    report = told_by(context)["judge"]
+    assert [c["name"] for c in report["controls"]] == ["self_judging"]
+    assert (report["prompts"], report["weak"]) == (0, [])
+
+
 def test_prompts_of_a_file_are_joined_with_their_documents(tmp_path: Path) -> None:
     prompts: list[Row] = [
         {"id": "q-1", "query": "What did Zora1 find under stair3?", "doc_id": "d001"},
