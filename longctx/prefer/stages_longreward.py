@@ -25,6 +25,12 @@ from longctx.prefer.asking import Asker
 from longctx.prefer.figures import pair_facts, pair_figures
 from longctx.prefer.longreward import PROMPT_VERSION, SYSTEM, PairRules, Scored
 from longctx.prefer.longreward_controls import STABILITY, control
+from longctx.prefer.longreward_plan import (
+    Sizes,
+    assumed,
+    calls_of_a_control,
+    calls_of_a_prompt,
+)
 from longctx.prefer.longreward_unit import (
     COMPLETENESS,
     HELPFULNESS,
@@ -51,8 +57,6 @@ from longctx.synth.words import count_words
 
 _MARGINS = (0, 1, 2, 4, 8, 16, 32)
 _MOST_DROPPED = 0.1
-# Tokens of the wording of a judge's prompt, and of the notes of a chunk, as a plan assumes them.
-_WORDING, _NOTED = 250, 60
 _AGAIN = 0.7
 _CHECKS = {
     SAMPLE: lr.check_answer,
@@ -280,35 +284,31 @@ class PreferLongReward(Preference):
     def model_calls(self, documents: int) -> list[ModelCalls]:
         there = documents if self.prompts is None else len(prompts_of(self.prompts, self.op))
         prompts = min(self.rows, there)
-        tokens = math.ceil(self.quotas.mean_tokens())
-        chunks = max(1, math.ceil(tokens / self.notes_chunk))
-        answer, k = self.answer_tokens, lr.ASSUMED_STATEMENTS
-        marked = (self.n, answer + _WORDING)
-        # By stage: calls of a prompt, and the tokens that each reads.
-        asked = {
-            QUESTION: (1, tokens + _WORDING),
-            SAMPLE: (self.n, tokens),
-            NOTES: (chunks, min(tokens, self.notes_chunk) + _WORDING),
-            HELPFULNESS: marked,
-            LOGICALITY: marked,
-            STATEMENTS: marked,
-            SUPPORT: (self.n * k, self.top_k * self.fact_chunk + _WORDING),
-            COMPLETENESS: (self.n, answer + chunks * _NOTED + _WORDING),
-        }
+        sizes = self._sizes()
+        told = calls_of_a_prompt(sizes)
         planned = [
-            self._planned(call, prompts * asked[call.step][0], asked[call.step][1], chunks)
+            self._planned(call, prompts * told[call.step][0], told[call.step][1], sizes)
             for call in self.calls()
         ]
-        # On a sample: statements of the best answer, a refusal, helpfulness once more.
-        checked = self.control_stage()
-        each, reads = k + 3 + self.n, asked[SUPPORT][1]
-        return [*planned, self._planned(checked, self.sampled(prompts) * each, reads, chunks)]
+        each, reads = calls_of_a_control(sizes)
+        seen = self.sampled(prompts)
+        return [*planned, self._planned(self.control_stage(), seen * each, reads, sizes)]
+
+    def _sizes(self) -> Sizes:
+        return Sizes(
+            context=math.ceil(self.quotas.mean_tokens()),
+            n=self.n,
+            answer=self.answer_tokens,
+            notes_chunk=self.notes_chunk,
+            fact_chunk=self.fact_chunk,
+            top_k=self.top_k,
+        )
 
     def control_stage(self) -> CallStage:
         """All calls of the controls together, as a plan shows them."""
         return self._stage(CONTROLS, lr.check_mark, self.judge_tokens)
 
-    def _planned(self, call: CallStage, calls: int, reads: int, chunks: int) -> ModelCalls:
+    def _planned(self, call: CallStage, calls: int, reads: int, sizes: Sizes) -> ModelCalls:
         used = Usage(calls * reads, calls * call.max_tokens)
         return ModelCalls(
             stage=call.name,
@@ -316,10 +316,7 @@ class PreferLongReward(Preference):
             prompt_tokens=used.prompt,
             completion_tokens=used.completion,
             usd=self.usd(call.step, used),
-            assumed="contexts of the middle lengths of their bins, each cut into "
-            f"{chunks} for notes, {lr.ASSUMED_STATEMENTS} statements an answer, no two answers "
-            "alike; replies as long as allowed; nothing rejected, nothing asked again, nothing in "
-            "the cache",
+            assumed=assumed(sizes),
         )
 
 
