@@ -72,6 +72,7 @@ _SHOULD = {
     "depths": "Every depth of a path has a pair, or a reason for none",
     "prefixes": "The steps of a path join to its text",
     "permutations": "No pair is one text in two orders of its words",
+    "near_facts": "Some later pieces are near enough to a fact to be compared with it",
     "conservation": "Every document is either in a row or among the rejects",
 }
 # Checks that cannot be told because what they compare with was not given.
