@@ -176,6 +176,26 @@ def test_odd_figures_are_told_as_they_stand(figures: Json) -> None:
     assert found.verdict in ("figure", "too few rows", "fails", "holds")
 
 
+@pytest.mark.parametrize(
+    ("name", "figures", "said"),
+    [
+        ("unanswerable", {"share": 0.04, "wanted": 0.1, "stat": 1, "df": 1}, "4.0 % of the rows"),
+        ("multihop", {"share": 0.9, "n": 20, "target": 0.85}, "90.0 % of 20, at least 85.0 %"),
+        ("target_len", {"D": 0.08, "n": 82}, "0.080 off at the most"),
+        ("distinct_ids", {"n": 13}, "13 looked at"),
+        ("hops", {"counts": {"inter-2": 3}}, "inter-2 3"),
+        ("margin", {"mean": 7.5, "histogram": {"below 1": 2}}, "mean 7.50."),
+        (
+            "mixture",
+            {"parts": {"book": {"reached_share": 0.74, "requested_share": 0.75}}},
+            "book 74.0 % of 75.0 %",
+        ),
+    ],
+)
+def test_figures_of_every_form_are_sentences(name: str, figures: Json, said: str) -> None:
+    assert said in check_of(name, {**figures, "ok": True}).sentence
+
+
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_planted_texts_stay_text(tmp_path: Path, system: str) -> None:
     plain, planted = (

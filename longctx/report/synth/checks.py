@@ -60,6 +60,10 @@ _SHOULD = {
     "lang": "Languages have the shares that were asked for",
     "hops": "Every question has the number of hops of its kind",
     "size": "The mixture has as many rows as were asked for",
+    "mixture": "Every part of the mixture has the share that was asked for",
+    "long_tokens": "Long rows keep to their bounds in tokens",
+    "short_tokens": "Tokens of short rows",
+    "duplicates": "No question is asked twice of one document",
     "distinct_ids": "No two pairs have one id",
     "length_ratio": "Both texts of a pair are of comparable length",
     "chosen_longer": "The chosen text is not nearly always the longer one",
@@ -235,11 +239,24 @@ def _plain(figures: Mapping[str, Any]) -> str:
             return _listed(value) if value else "nothing was found against it"
     # How values are spread is drawn, or stands in run.json.
     told = {key: value for key, value in figures.items() if key != "histogram"}
+    if (parts := _parts(told.get("parts"))) is not None:
+        return parts
     said = [
         f"{one_line(str(key).replace('_', ' '), 40)} {_told(value)}"
         for key, value in list(told.items())[:12]
     ]
     return "; ".join(said) or "nothing was counted"
+
+
+def _parts(parts: Any) -> str | None:
+    """Parts of a mixture with their shares, reached and wanted; None for anything else."""
+    if not isinstance(parts, Mapping) or not all(isinstance(p, Mapping) for p in parts.values()):
+        return None
+    both = [(n, p.get("reached_share"), p.get("requested_share")) for n, p in parts.items()]
+    if not both or not all(_is_number(a) and _is_number(b) for _, a, b in both):
+        return None
+    said = (f"{one_line(str(n), 40)} {percent(a)} of {percent(b)}" for n, a, b in both[:12])
+    return f"reached of wanted: {', '.join(said)}"
 
 
 def _told(value: Any) -> str:
