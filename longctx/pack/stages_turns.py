@@ -86,7 +86,7 @@ class PackTurns(Barrier):
     summary: ClassVar[str] = "pack chats for fine-tuning, with loss weights"
     source: ClassVar[str] = "LongAlign 2401.18058"
     cost: ClassVar[str] = (
-        "texts are tokenised once, tokens are stored once and move once; plan about 300 bytes a "
+        "texts are tokenised once, tokens are stored once and move once; plan about 800 bytes a "
         "conversation in one process"
     )
     reads: ClassVar[tuple[str, ...]] = ("meta",)
@@ -139,7 +139,7 @@ class PackTurns(Barrier):
                 f"{context.rows:,} conversations are more than `one_place_up_to` "
                 f"({self.one_place_up_to:,}), and they are planned in one process",
                 where=context.setting.stage,
-                remedy="raise `one_place_up_to` where one worker can hold that many (300 bytes "
+                remedy="raise `one_place_up_to` where one worker can hold that many (800 bytes "
                 "each), or pack them in several recipes",
             )
         if not context.dry:

@@ -6,7 +6,7 @@ weights are final: stored ones times K / (their sum over the batch), K packs. Th
 mean over M sequences and K / T for the mean over T targets, so one line of a collator serves both.
 
 Packs of best-fit are shuffled by the hash of their names: as they are made, a batch would hold
-long sequences only, or short ones only. O(n log n); some 300 bytes a sequence in one process.
+long sequences only, or short ones only. O(n log n); some 800 bytes a sequence in one process.
 """
 
 from collections.abc import Mapping, Sequence
