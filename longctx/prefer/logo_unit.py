@@ -142,7 +142,7 @@ def _answer(cases: Sequence[Case], asker: Asker, terms: Terms) -> None:
             if isinstance(said, Ok):
                 case.answers[side] = said.value["text"].strip()
             else:
-                case.reject = case.reject or _lost(said)
+                case.reject = case.reject or _lost(said, side)
         if case.reject is None:
             case.reject = _problem(case, terms)
 
@@ -204,11 +204,11 @@ def _closed(cases: Sequence[Case], asker: Asker, terms: Terms) -> None:
             gold, chosen = case.question.gold, case.answers["chosen"]
             case.reject = closed_problem(case.closed, gold, chosen, terms.least_f1)
         else:
-            case.reject = _lost(said)
+            case.reject = _lost(said, CLOSED)
 
 
-def _lost(call: LostCall) -> Reject:
-    return Reject(call.code, call.detail)
+def _lost(call: LostCall, what: str) -> Reject:
+    return Reject(call.code, f"{what}: {call.detail or 'the call came to nothing'}")
 
 
 def judge_controls(

@@ -18,6 +18,7 @@ from longctx.prefer.logo_unit import (
     run,
     stages,
 )
+from longctx.synth.rows import Reject
 from longctx.synth.rule_set import rule_set
 from longctx.synth.tokens import token_counter
 from tests.prefer.logo_documents import CHOICE, asked, planted
@@ -162,6 +163,7 @@ def test_a_call_that_is_lost_loses_its_case_alone() -> None:
     asker = asker_of(Scripted(lambda req: "" if req.row_id == "d1/rejected_2" else None))
     run(cases, asker, COUNTER, 3, Terms(choice=CHOICE))
     assert [c.reject and c.reject.code for c in cases] == [None, "empty", None]
+    assert cases[1].reject == Reject("empty", "rejected_2: the call came to nothing")
     count = asker.counts[ANSWER]
     assert (count.rows_in, count.ok, count.rejects) == (9, 8, {"empty": 1})
     assert [lost.row_id for lost in asker.lost] == ["d1/rejected_2"]
