@@ -150,7 +150,8 @@ def test_conversations_are_planned_by_parts_and_files() -> None:
     op.run(context)
     steps = context.ledger.steps
     assert {step: found.units for step, found in steps.items()} == {
-        **{"turns": FEW_PARTS, "plan": 1},
+        "turns": FEW_PARTS,
+        "plan": 1,
         "files": context.step_stats["plan"]["files"],
     }
     assert max(found.unit_bytes for found in steps.values()) < 4000
