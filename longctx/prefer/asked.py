@@ -5,7 +5,6 @@ A row of a file has `id` (or `idx`), the question (`query`, `prompt` or `questio
 alone; beside these `gold` (a right answer), `target_length` (words) and `lang`. Linear in the file.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -69,18 +68,18 @@ def asked_of(item: Item, *, alone: bool = False) -> Asked:
 
 
 def parse_prompts(records: Iterable[tuple[str, Any]], where: str) -> dict[str, dict[str, Any]]:
-    """Prompts by id, from records with their places (a line) in the file `where`.
+    """Prompts by id, from records of the file `where`, each with its place in it.
 
     Raises RecipeError for a record that is no prompt, for an id that is there twice, and for a file
     without a prompt.
     """
     found: dict[str, dict[str, Any]] = {}
     for place, record in records:
-        prompt = _prompt(record, f"{where}, {place}")
+        prompt = _prompt(record, place)
         if prompt["id"] in found:
             raise RecipeError(
                 f"the id {prompt['id']!r} is there twice",
-                where=f"{where}, {place}",
+                where=place,
                 remedy="give every prompt an id of its own",
             )
         found[prompt["id"]] = prompt
@@ -115,7 +114,7 @@ def _first(record: Mapping[str, Any], names: tuple[str, ...], where: str) -> str
     return text
 
 
-def parse_answers(records: Iterable[tuple[str, Any]], where: str) -> dict[str, dict[int, str]]:
+def parse_answers(records: Iterable[tuple[str, Any]]) -> dict[str, dict[int, str]]:
     """Ready answers by prompt and number, from records {idx: "<id>-<k>", answer}.
 
     Ids may hold hyphens: the last one parts. Raises RecipeError for a record that is none.
@@ -128,28 +127,14 @@ def parse_answers(records: Iterable[tuple[str, Any]], where: str) -> dict[str, d
         if not head or not number.isdecimal() or not isinstance(answer, str):
             raise RecipeError(
                 "this is no ready answer",
-                where=f"{where}, {place}",
+                where=place,
                 remedy='write {"idx": "PROMPT-0", "answer": "..."} a line, where PROMPT is the id',
             )
         if int(number) in found.setdefault(head, {}):
             raise RecipeError(
                 f"answer {int(number)} of {head!r} is there twice",
-                where=f"{where}, {place}",
+                where=place,
                 remedy="number the answers of a prompt from 0",
             )
         found[head][int(number)] = answer
-    return found
-
-
-def records_of_lines(data: bytes, where: str) -> list[tuple[str, Any]]:
-    """The values of JSON lines with their places; RecipeError names a line that is none."""
-    found = []
-    for number, line in enumerate(data.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            found.append((f"line {number}", json.loads(line)))
-        except ValueError as error:
-            said = f"the line is no JSON ({error})"
-            raise RecipeError(said, where=f"{where}, line {number}", remedy=_REMEDY) from None
     return found

@@ -38,7 +38,6 @@ from longctx.prefer.pairs import LENGTH_RATIO, PAIRS, Group
 from longctx.prefer.stages_prompts import (
     PromptsWork,
     candidates_of_prompts,
-    checksum_of,
     chosen_of_prompts,
     prompts_of,
 )
@@ -57,6 +56,7 @@ from longctx.synth.items import Item
 from longctx.synth.rows import Reject, Row
 from longctx.synth.rule_set import rule_set
 from longctx.synth.stages_base import PASSING, Synthesis, Units
+from longctx.synth.stages_table import content_of
 from longctx.synth.stages_work import terms_with
 from longctx.synth.tokens import TokenCounter
 
@@ -162,7 +162,7 @@ class Preference(Synthesis):
         known = super().fingerprint_fields()
         judge = self.judge.identity() if self.judge else None
         where = f"{self.op}: prompts"
-        prompts = None if self.prompts is None else checksum_of(self.prompts, where)
+        prompts = None if self.prompts is None else content_of(self.prompts, "prompts", where)
         return {**known, "judge": judge, "prompts": prompts}
 
     def check(self, setting: Setting) -> None:

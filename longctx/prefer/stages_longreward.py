@@ -46,12 +46,13 @@ from longctx.prefer.longreward_unit import (
 from longctx.prefer.pairs import RejectedRule, Side, build
 from longctx.prefer.retrieval import HASH, Embedder, hash_vectors
 from longctx.prefer.stages_base import Preference
-from longctx.prefer.stages_prompts import answers_of, checksum_of, prompts_of
+from longctx.prefer.stages_prompts import answers_of, prompts_of
 from longctx.prefer.stages_work import CONTEXT, CONTROLS, JUDGED
 from longctx.synth.draw import generator
 from longctx.synth.items import Item
 from longctx.synth.prompt import Prompt
 from longctx.synth.rows import Reject, Row
+from longctx.synth.stages_table import content_of
 from longctx.synth.tokens import TokenCounter
 from longctx.synth.words import count_words
 
@@ -134,7 +135,7 @@ class PreferLongReward(Preference):
 
     def fingerprint_fields(self) -> dict[str, Any]:
         where = f"{self.op}: candidates"
-        ready = None if self.candidates is None else checksum_of(self.candidates, where)
+        ready = None if self.candidates is None else content_of(self.candidates, "prompts", where)
         return {**super().fingerprint_fields(), "candidates": ready}
 
     def check(self, setting: Setting) -> None:

@@ -7,24 +7,21 @@ leaves what a prompt says as a model's question would be left.
 """
 
 import functools
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from longctx.engine import summary
 from longctx.engine.corpus import Part, parquet_groups
 from longctx.engine.op import Setting
 from longctx.engine.steps import Stats, StepRef, read_table
 from longctx.engine.units import Sink
-from longctx.errors import RecipeError
-from longctx.io import paths
 from longctx.llm.keys import canonical_json
-from longctx.prefer.asked import parse_answers, parse_prompts, records_of_lines
+from longctx.prefer.asked import parse_answers, parse_prompts
 from longctx.synth.draw import hash_order
 from longctx.synth.items import bin_name, language_of
+from longctx.synth.stages_table import content_of, records_of
 from longctx.synth.stages_work import REPLIES, Groups
 from longctx.synth.words import written_in
 
@@ -42,70 +39,28 @@ PROMPTED = pa.schema(
         "part": pa.int32(),
     }.items()
 )
-_PARQUET = ".parquet"
+_WHAT = "prompts"
 _ELSEWHERE = "prompts"  # the source of what has no document
 
 
-def state_of(location: str, where: str) -> paths.FileState:
-    """The one file of a location. RecipeError where it is none."""
-    found = paths.expand(paths.absolute(location))
-    if len(found) != 1:
-        raise RecipeError(
-            f"{len(found)} files match {location}, one is wanted" if found else "no such file",
-            where=where,
-            remedy="name one file, .jsonl or .parquet",
-        )
-    return found[0]
-
-
-def checksum_of(location: str, where: str) -> str:
-    """The checksum of a file's content."""
-    return _checksum(*_known(location, where))
-
-
 def prompts_of(location: str, where: str) -> dict[str, dict[str, Any]]:
-    """The prompts of a file by id; kept until another is asked for."""
-    return _prompts(*_known(location, where))
+    """The prompts of a file by id; kept until the file or another is asked for anew."""
+    return _prompts(location, where, content_of(location, _WHAT, where))
 
 
 def answers_of(location: str, where: str) -> dict[str, dict[int, str]]:
-    """The ready answers of a file; kept until another is asked for."""
-    return _answers(*_known(location, where))
-
-
-def _known(location: str, where: str) -> tuple[str, int, str]:
-    state = state_of(location, where)
-    return state.url, state.size, state.stamp
-
-
-@functools.lru_cache(maxsize=16)
-def _checksum(url: str, size: int, stamp: str) -> str:
-    return paths.checksum(paths.read_bytes(url))
+    """The ready answers of a file; kept until the file or another is asked for anew."""
+    return _answers(location, where, content_of(location, _WHAT, where))
 
 
 @functools.lru_cache(maxsize=1)
-def _prompts(url: str, size: int, stamp: str) -> dict[str, dict[str, Any]]:
-    return parse_prompts(_records(url), paths.printable(url))
+def _prompts(location: str, where: str, content: str) -> dict[str, dict[str, Any]]:
+    return parse_prompts(records_of(location, _WHAT, where), location)
 
 
 @functools.lru_cache(maxsize=1)
-def _answers(url: str, size: int, stamp: str) -> dict[str, dict[int, str]]:
-    return parse_answers(_records(url), paths.printable(url))
-
-
-def _records(url: str) -> list[tuple[str, Any]]:
-    data = paths.read_bytes(url)
-    if not url.endswith(_PARQUET):
-        return records_of_lines(data, paths.printable(url))
-    try:
-        rows = pq.read_table(io.BytesIO(data)).to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise RecipeError(
-            f"the Parquet file cannot be read ({error})",
-            where=paths.printable(url),
-            remedy="write it again, or as .jsonl",
-        ) from None
-    return [(f"row {i}", row) for i, row in enumerate(rows)]
+def _answers(location: str, where: str, content: str) -> dict[str, dict[int, str]]:
+    return parse_answers(records_of(location, _WHAT, where))
 
 
 def candidates_of_prompts(

@@ -5,17 +5,17 @@ from typing import Any
 import pytest
 
 from longctx.errors import RecipeError
-from longctx.prefer.asked import asked_of, parse_answers, parse_prompts, records_of_lines
+from longctx.prefer.asked import asked_of, parse_answers, parse_prompts
 from longctx.synth.items import Item
 
 
 def prompts(*records: Any) -> dict[str, dict[str, Any]]:
-    return parse_prompts([(f"line {i}", r) for i, r in enumerate(records, 1)], "p.jsonl")
+    return parse_prompts([(f"p.jsonl:{i}", r) for i, r in enumerate(records, 1)], "p.jsonl")
 
 
 def answers(*ids: Any) -> dict[str, dict[int, str]]:
-    records = [(f"line {n}", {"idx": i, "answer": f"answer {i}"}) for n, i in enumerate(ids, 1)]
-    return parse_answers(records, "a.jsonl")
+    records = [(f"a.jsonl:{n}", {"idx": i, "answer": f"answer {i}"}) for n, i in enumerate(ids, 1)]
+    return parse_answers(records)
 
 
 def test_names_of_fields_are_those_of_several_files() -> None:
@@ -46,7 +46,7 @@ def test_names_of_fields_are_those_of_several_files() -> None:
 def test_what_is_no_prompt_is_refused_with_its_place(record: Any, said: str) -> None:
     with pytest.raises(RecipeError, match=said) as raised:
         prompts({"id": "z", "query": "Why?"}, record)
-    assert raised.value.where == "p.jsonl, line 2"
+    assert raised.value.where == "p.jsonl:2"
 
 
 def test_ids_of_ready_answers_may_hold_hyphens() -> None:
@@ -59,13 +59,6 @@ def test_ids_of_ready_answers_may_hold_hyphens() -> None:
             answers(bad)
     with pytest.raises(RecipeError, match="answer 1 of '11' is there twice"):
         answers("11-1", "11-01")
-
-
-def test_lines_are_told_by_their_number() -> None:
-    assert records_of_lines(b'{"a": 1}\n\n[2]\n', "f") == [("line 1", {"a": 1}), ("line 3", [2])]
-    with pytest.raises(RecipeError, match="no JSON") as raised:
-        records_of_lines(b"{}\n{", "f")
-    assert raised.value.where == "f, line 2"
 
 
 def test_where_the_context_of_a_prompt_lies() -> None:

@@ -271,9 +271,12 @@ OWN = " ".join(f"Nina keeps boat number {k} of red wood in harbour{k} of Kiel." 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "line 1.*no JSON"),
+        ("{", "JSON"),
         ('{"id": "a"}', "no `query` or `prompt` or `question`"),
-        ('{"id": "a", "query": "b"}\n{"id": "a", "query": "c"}', "line 2.*there twice"),
+        (
+            '{"id": "a", "query": "b"}\n{"id": "a", "query": "c"}',
+            "there twice",
+        ),
         ('{"id": "a", "query": "b", "doc_id": "d", "context": "c"}', "both"),
         ("", "no prompt"),
     ],
