@@ -112,7 +112,8 @@ class SynthPamQA(Synthesis):
     support_tokens: int = Field(512, ge=1)
     answer_tokens: int = Field(256, ge=1)
 
-    summary: ClassVar[str] = "questions over numbered passages, mostly noise"source: ClassVar[str] = "PAM QA, Ziya-Reader (arXiv 2311.09198)"
+    summary: ClassVar[str] = "questions over numbered passages, mostly noise"
+    source: ClassVar[str] = "PAM QA, Ziya-Reader (arXiv 2311.09198)"
     cost: ClassVar[str] = "no call with a table, else a short one a row; text is read once"
     system: ClassVar[str] = SYSTEM
     schema: ClassVar[pa.Schema] = PAMQA

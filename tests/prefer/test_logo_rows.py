@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from longctx.llm.reader import answer
 from longctx.llm.types import GenRequest
 from longctx.pack.boundaries import IGNORE
-from longctx.prefer import logo_figures, logo_train
+from longctx.prefer import logo_figures, logo_positions, logo_train
 from longctx.prefer.exporters import from_trl, to_trl
 from longctx.prefer.logo_calls import SIDES, gold_problem, likeness_problem, request_answer
 from longctx.prefer.logo_rows import (
@@ -284,7 +284,7 @@ def test_figures_of_sound_rows_hold_and_each_fault_has_its_check() -> None:
 
 def test_offsets_that_are_all_alike_fail_their_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = facts_of(60)
-    real = logo_train.positions
+    real = logo_positions.positions
 
     def first(lens: Any, S: int, Q: int, K: int, mode: Any, rng: Any) -> Any:
         return real(lens, S, Q, K, "continuous", [0] * len(lens))
