@@ -191,7 +191,14 @@ def synthesis(system: str, mark: str = "") -> Json:
     fit = {"stat": 7.3, "df": 9, "p": 0.61, "max_dev": 0.2, "tol": 0.9, "warn": False}
     stages = {
         f"{mark}ask": {"rows_in": 34, "ok": 31, "rejects": {"semantic": 2, f"{mark}odd": 1}},
-        "answer": {"rows_in": 31, "ok": 31, "rejects": {}, "usage": last},
+        # Another model, as a judge is: that alone makes no mixture.
+        "answer": {
+            "rows_in": 31,
+            "ok": 31,
+            "rejects": {},
+            "usage": last,
+            "models_reported": {"c": 1},
+        },
         "rows": {"rows_in": 31, "ok": 30, "rejects": {"too_long": 1}, "rows": 30},
     }
     stages[f"{mark}ask"] |= {"usage": used, "models_reported": {f"{mark}a": 1, "b": 1}}

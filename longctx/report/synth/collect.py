@@ -68,7 +68,9 @@ def synthesis_of(run: Mapping[str, Any]) -> SynthData | None:
     if stage is None:
         return None
     found = Synthesis.model_validate(stage["summary"][KEY])
-    models = {name for one in found.stages.values() for name in one.models_reported}
+    # A judge is another model than the policy; what counts is one stage with several.
+    mixed = [m for one in found.stages.values() if len(m := one.models_reported) > 1]
+    models = {name for one in mixed for name in one}
     return SynthData(
         run=run["name"],
         stage=stage["stage"],

@@ -39,6 +39,17 @@ _RULES = {
     "irrelevant_chunks": "the rejected ones were answered from chunks that do not help",
 }
 
+# LongDPO's principles, which its rows number.
+_MARKS = {
+    "p1": "accurate (p1)",
+    "p2": "useful (p2)",
+    "p3": "harmless (p3)",
+    "p4": "in form, consistent (p4)",
+    "p5": "varied, complete (p5)",
+    "p6": "pleasant (p6)",
+    "p7": "insightful (p7)",
+}
+
 
 def figures(rows: Sequence[Row]) -> PairsData:
     """Scores, marks and margins of pairs."""
@@ -63,7 +74,11 @@ def _dimension(name: str, marks: Sequence[tuple[Any, Any]]) -> Dimension | None:
         return None
     bins = histogram(both)[0]
     sides = (_counted(side, bins) for side in (chosen, rejected))
-    return Dimension(one_line(name.replace("_", " "), 60), *sides)
+    return Dimension(_name(name), *sides)
+
+
+def _name(mark: str) -> str:
+    return _MARKS.get(mark) or one_line(mark.replace("_", " "), 60)
 
 
 def _counted(values: F64, bins: Histogram) -> Histogram:
@@ -97,7 +112,7 @@ def pair_of(row: Row) -> Pair:
         reason=reason(row),
         margin=row["margin"],
         marks=[
-            (one_line(name.replace("_", " "), 60), a.get(name), b.get(name))
+            (_name(name), a.get(name), b.get(name))
             for a, b in [(row["dims_chosen"], row["dims_rejected"])]
             for name in sorted({*a, *b})[:_DIMENSIONS]
         ],
