@@ -59,25 +59,32 @@ class Silent:
         """See Reporter."""
 
 
+def _rate(rows: int, seconds: float) -> str:
+    """Rows a second, or a minute where that would round to none."""
+    rate = rows / seconds
+    return f"{rate:,.0f} rows/s" if rate >= 1 else f"{60 * rate:,.1f} rows/min"
+
+
 class Lines:
     """Plain lines: one at the start of each stage, one every ten seconds while units end."""
 
     def __init__(self) -> None:
         self._begun = self._last = time.monotonic()
-        self._label = ""
+        self._label = self._step = ""
         self._total = self._done = self._rows = 0
 
     def stage(self, name: str, note: str = "") -> None:
         """See Reporter."""
-        self._label = name
+        self._label = self._step = name
         self._print(f"{name}{'  ' + note if note else ''}")
 
     def step(self, name: str, units: int) -> None:
         """See Reporter."""
         self._begun = self._last = time.monotonic()
         self._total, self._done, self._rows = units, 0, 0
+        self._step = f"{self._label}/{name}" if name else self._label
         if units > 1 and name:
-            self._print(f"{self._label}/{name}: {units} parts to do")
+            self._print(f"{self._step}: {units} parts to do")
 
     def unit(self, commit: Commit) -> None:
         """See Reporter."""
@@ -88,8 +95,8 @@ class Lines:
             self._last = now
             spent = now - self._begun
             left = spent / self._done * max(0, self._total - self._done)
-            rate = f", {self._rows / spent:,.0f} rows/s" if self._rows else ""
-            self._print(f"{self._label}: {self._done}/{self._total} parts{rate}, {left:.0f} s left")
+            rate = f", {_rate(self._rows, spent)}" if self._rows else ""
+            self._print(f"{self._step}: {self._done}/{self._total} parts{rate}, {left:.0f} s left")
 
     def done(self, record: StageRecord) -> None:
         """See Reporter."""
@@ -144,7 +151,7 @@ class Live:
             return
         self._rows += _rows(commit)
         spent = max(time.monotonic() - self._begun, 1e-3)
-        rate = f"{self._rows / spent:,.0f} rows/s" if self._rows else ""
+        rate = _rate(self._rows, spent) if self._rows else ""
         self._bar.update(self._task, advance=1, rate=rate)
 
     def done(self, record: StageRecord) -> None:
