@@ -98,7 +98,7 @@ class Cluster:
 
     def logs(self) -> list[Path]:
         """What the nodes' processes said, as far as they live."""
-        return sorted(self._folder.glob("*/session_latest/logs/*"))
+        return sorted(f for f in self._folder.glob("*/session_latest/logs/*") if f.is_file())
 
     @property
     def environment(self) -> dict[str, str]:

@@ -18,6 +18,7 @@ from jobs.bench.watch import watched
 from longctx.engine.scaling import memory_here
 from tests.conftest import output_bytes
 from tests.faults.cluster import local_cluster
+from tests.faults.memory_limit import memory_group
 
 pytestmark = pytest.mark.slow_faults
 
@@ -65,18 +66,18 @@ def test_two_gigabytes_of_large_documents_in_four(tmp_path: Path) -> None:
             file.write(json.dumps({"text": prose(rng, DOCUMENT)}) + "\n")
     # Ray sizes its object store by the machine: here as on one that has no more than the limit.
     small = {"RAY_DEFAULT_OBJECT_STORE_MEMORY_PROPORTION": f"{0.3 * LIMIT / memory_here():.4f}"}
-    taken = watched(
-        [*command(tmp_path, MAIN_JOB, workers=1, exchange_mb=64), "--cpus", "1"],
-        env={**os.environ, **small},
-    )
+    job = [*command(tmp_path, MAIN_JOB, workers=1, exchange_mb=64), "--cpus", "1"]
+    with memory_group(LIMIT) as group:
+        taken = watched(group.around(job), env={**os.environ, **small})
+        killed = group.killed()
     assert taken.code == 0, taken.errors
+    assert killed == 0
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     read, packed = record["stages"][0], record["stages"][-1]
     assert read["rows_out"] == packed["rows_out"] == DOCUMENTS
     assert packed["steps"]["audit"]["tokens"] >= record["stages"][1]["summary"]["tokens"]
-    held = f"{taken.peak / 1e9:.2f} GB in all, {taken.worker / 1e9:.2f} GB the largest worker"
-    print(held)
-    assert taken.peak < LIMIT, held
+    # Pages of mapped files are in these figures, and in the limit only while there is room.
+    print(f"{taken.peak / 1e9:.2f} GB in all, {taken.worker / 1e9:.2f} GB the largest worker")
 
 
 def test_exchanges_larger_than_the_object_store_are_spilled(tmp_path: Path) -> None:
