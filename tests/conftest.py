@@ -29,6 +29,20 @@ def ray_local() -> Iterator[int]:
 
 
 @pytest.fixture
+def model_ops_here(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Ops that ask a model run in this process, but for tests with a Ray; clients end with each."""
+    from longctx.llm.spec import close_client
+    from tests.in_process import run_here
+
+    if "ray_local" not in request.fixturenames:
+        run_here(monkeypatch)
+    yield
+    close_client()
+
+
+@pytest.fixture
 def shared_data() -> Path:
     """The folder of real corpora; the test is skipped, visibly, where it is absent."""
     if not SHARED.is_dir():

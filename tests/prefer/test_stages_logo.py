@@ -1,7 +1,6 @@
 """`prefer.logo` as steps: the planted signal comes out, each fault in its table, the same bytes."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,27 +12,18 @@ from pydantic import ValidationError
 
 from longctx.engine.barrier import BarrierContext
 from longctx.errors import RunError
-from longctx.llm.spec import close_client
 from longctx.pack.boundaries import IGNORE
 from longctx.prefer.logo_rows import LOGO, context_of
 from longctx.prefer.logo_train import TRAIN, sound
 from longctx.prefer.stages_logo import PreferLogo
 from longctx.synth.rule_set import rule_set
-from tests.in_process import context_of as barrier_of
-from tests.in_process import corpus_of, run_here
 from tests.prefer.logo_documents import ASKED, CHUNK, GOLD, planted
+from tests.synthesis import SCRIPTED, Row, output, run_op, table, told_by
 
-Row = dict[str, Any]
-SCRIPTED: Row = {"backend": "scripted"}
+pytestmark = pytest.mark.usefixtures("model_ops_here")
+
 WINDOW: Row = {"window": 2_048, "qa_room": 96, "max_seq": 800}
 PLACES = (5, 33)
-
-
-@pytest.fixture(autouse=True)
-def _here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    run_here(monkeypatch)
-    yield
-    close_client()
 
 
 def document(i: int, **fields: Any) -> Row:
@@ -71,28 +61,7 @@ def made(
 ) -> BarrierContext:
     if prompts is not None:
         fields["prompts"] = written(folder, prompts)
-    op = op_of(**fields)
-    corpus = corpus_of(str(folder), docs, parts)
-    context = barrier_of(op, corpus, len(docs), tokenizer="whitespace")
-    op.check(context.setting)
-    op.run(context)
-    return context
-
-
-def told_by(context: BarrierContext) -> Row:
-    assert context.outcome is not None
-    found: Row = context.outcome["synthesis"]
-    return found
-
-
-def table(context: BarrierContext, kind: str = "part") -> list[Row]:
-    files = sorted(Path(context.setting.output).glob(f"{kind}-*.parquet"))
-    return [row for f in files for row in pq.read_table(f).to_pylist()]
-
-
-def output(context: BarrierContext) -> dict[str, bytes]:
-    folder = Path(context.setting.output)
-    return {p.name: p.read_bytes() for p in folder.glob("[pt]*-*")}
+    return run_op(op_of(**fields), folder, docs, parts)
 
 
 def rejected(context: BarrierContext) -> dict[str, str]:
@@ -154,7 +123,7 @@ def test_parts_and_units_change_no_byte(tmp_path: Path) -> None:
     prompts = [prompt(i) for i in range(7)]
     one = output(made(tmp_path / "one", docs, prompts, 1, unit_rows=50))
     three = output(made(tmp_path / "three", docs[::-1], prompts[::-1], 3, unit_rows=2))
-    assert len(one) == 6
+    assert len(one) == 7
     assert one == three
 
 

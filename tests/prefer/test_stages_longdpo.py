@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from longctx.engine.barrier import BarrierContext
 from longctx.errors import RunError
 from longctx.llm.scripted import Cut
-from longctx.llm.spec import RuleSet, close_client
+from longctx.llm.spec import RuleSet
 from longctx.llm.types import GenRequest
 from longctx.prefer import rules_longdpo
 from longctx.prefer.exporters import chatml
@@ -22,18 +22,11 @@ from longctx.prefer.longdpo_tree import NODES
 from longctx.prefer.pairs import PAIRS
 from longctx.prefer.rules_longdpo import REPEATED, RULES
 from longctx.prefer.stages_longdpo import PreferLongDPO
-from tests.in_process import context_of, corpus_of, run_here
+from tests.synthesis import SCRIPTED, Row, output, run_op, table, told_by
 
-Row = dict[str, Any]
-SCRIPTED: Row = {"backend": "scripted"}
+pytestmark = pytest.mark.usefixtures("model_ops_here")
+
 N = 8
-
-
-@pytest.fixture(autouse=True)
-def _here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    run_here(monkeypatch)
-    yield
-    close_client()
 
 
 def document(i: int) -> Row:
@@ -54,27 +47,7 @@ def op_of(**fields: Any) -> PreferLongDPO:
 
 
 def made(folder: Path, docs: list[Row], parts: int = 2, **fields: Any) -> BarrierContext:
-    op = op_of(**fields)
-    context = context_of(op, corpus_of(str(folder), docs, parts), len(docs), tokenizer="whitespace")
-    op.check(context.setting)
-    op.run(context)
-    return context
-
-
-def told_by(context: BarrierContext) -> Row:
-    assert context.outcome is not None
-    found: Row = context.outcome["synthesis"]
-    return found
-
-
-def table(context: BarrierContext, kind: str = "part") -> list[Row]:
-    files = sorted(Path(context.setting.output).glob(f"{kind}-*.parquet"))
-    return [row for f in files for row in pq.read_table(f).to_pylist()]
-
-
-def output(context: BarrierContext) -> dict[str, bytes]:
-    folder = Path(context.setting.output)
-    return {p.name: p.read_bytes() for p in folder.glob("[ptf]*-*")}
+    return run_op(op_of(**fields), folder, docs, parts)
 
 
 def groups(rows: list[Row]) -> dict[str, list[Row]]:
@@ -168,7 +141,8 @@ def test_parts_and_units_change_no_byte(tmp_path: Path) -> None:
     one = output(made(tmp_path / "one", docs, 1, unit_rows=100))
     three = output(made(tmp_path / "three", docs[::-1], 3, unit_rows=2))
     assert one == three
-    assert {name.partition("-")[0] for name in one} == {"part", "trl", "tree", "final"}
+    kinds = {name.partition("-")[0] for name in one}
+    assert kinds == {"part", "trl", "tree", "final", "judge_report.json"}
 
 
 def test_trees_of_mcts_are_followed_to_their_best_text(tmp_path: Path) -> None:

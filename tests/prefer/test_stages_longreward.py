@@ -3,7 +3,6 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,17 +21,11 @@ from longctx.prefer.pairs import PAIRS, pair_id, plain
 from longctx.prefer.stages_longreward import PreferLongReward
 from longctx.synth.rule_set import rule_set
 from tests.in_process import context_of, corpus_of, run_here
+from tests.synthesis import SCRIPTED, Row, output, run_op, table, told_by
 
-Row = dict[str, Any]
-SCRIPTED: Row = {"backend": "scripted"}
+pytestmark = pytest.mark.usefixtures("model_ops_here")
+
 REAL = Path("/work/shared/data/preference")
-
-
-@pytest.fixture(autouse=True)
-def _here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    run_here(monkeypatch)
-    yield
-    close_client()
 
 
 def document(i: int, sentences: int = 45) -> Row:
@@ -59,32 +52,12 @@ def op_of(**fields: Any) -> PreferLongReward:
 
 
 def made(folder: Path, docs: list[Row], parts: int = 2, **fields: Any) -> BarrierContext:
-    op = op_of(**fields)
-    context = context_of(op, corpus_of(str(folder), docs, parts), len(docs), tokenizer="whitespace")
-    op.check(context.setting)
-    op.run(context)
-    return context
-
-
-def told_by(context: BarrierContext) -> Row:
-    assert context.outcome is not None
-    found: Row = context.outcome["synthesis"]
-    return found
-
-
-def table(context: BarrierContext, kind: str = "part") -> list[Row]:
-    files = sorted(Path(context.setting.output).glob(f"{kind}-*.parquet"))
-    return [row for f in files for row in pq.read_table(f).to_pylist()]
+    return run_op(op_of(**fields), folder, docs, parts)
 
 
 def lines(context: BarrierContext) -> list[Row]:
     files = sorted(Path(context.setting.output).glob("trl-*.jsonl"))
     return [json.loads(line) for f in files for line in f.read_text().splitlines()]
-
-
-def output(context: BarrierContext) -> dict[str, bytes]:
-    folder = Path(context.setting.output)
-    return {p.name: p.read_bytes() for p in folder.glob("[ptcnj]*[0-9rt].*")}
 
 
 def calls(context: BarrierContext) -> dict[str, int]:

@@ -1,7 +1,6 @@
 """`prefer.longwriter` as steps: the best answer against a worse, faults in their own samples."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,18 +18,11 @@ from longctx.synth import rules_longwriter
 from longctx.synth.longwriter import DIMENSIONS
 from longctx.synth.rows import Reject
 from longctx.synth.rule_set import rule_set
-from tests.in_process import context_of, corpus_of, run_here
+from tests.synthesis import SCRIPTED, Row, output, run_op, table, told_by
 
-Row = dict[str, Any]
-SCRIPTED: Row = {"backend": "scripted"}
+pytestmark = pytest.mark.usefixtures("model_ops_here")
+
 TASK = "Write a 900-word history of the grey harbour of Port Ora{} with its keepers and fires."
-
-
-@pytest.fixture(autouse=True)
-def _here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    run_here(monkeypatch)
-    yield
-    close_client()
 
 
 def instructions(n: int = 6) -> list[Row]:
@@ -44,27 +36,7 @@ def made(folder: Path, docs: list[Row], parts: int = 2, **fields: Any) -> Barrie
     usual: Row = {"op": "prefer.longwriter", "generator": SCRIPTED, "rows": 100, "unit_rows": 4}
     usual |= {"lang_share": {"en": 1}, "shard_rows": 4}
     op = PreferLongWriter.model_validate({**usual, **fields})
-    context = context_of(op, corpus_of(str(folder), docs, parts), len(docs), tokenizer="whitespace")
-    op.check(context.setting)
-    op.run(context)
-    return context
-
-
-def told_by(context: BarrierContext) -> Row:
-    assert context.outcome is not None
-    found: Row = context.outcome["synthesis"]
-    return found
-
-
-def table(context: BarrierContext, kind: str = "part") -> list[Row]:
-    files = sorted(Path(context.setting.output).glob(f"{kind}-*.parquet"))
-    return [row for f in files for row in pq.read_table(f).to_pylist()]
-
-
-def output(context: BarrierContext) -> dict[str, bytes]:
-    names = ("part-*", "trl-*", "candidates-*", "judge_report.json")
-    folder = Path(context.setting.output)
-    return {p.name: p.read_bytes() for name in names for p in folder.glob(name)}
+    return run_op(op, folder, docs, parts)
 
 
 def ruled(monkeypatch: pytest.MonkeyPatch, stage: str, rule: Any) -> None:

@@ -5,7 +5,6 @@ holds the beginning that the rule takes for a summary, and nothing else tells wh
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ import pytest
 from pydantic import ValidationError
 
 from longctx.engine.barrier import BarrierContext
-from longctx.llm.spec import close_client
 from longctx.synth import chatqa2_rows
 from longctx.synth.chatqa2 import Inserted, insert_summary
 from longctx.synth.chatqa2_figures import figures, spread_depth
@@ -35,19 +33,12 @@ from longctx.synth.rows import CHATQA2
 from longctx.synth.rule_set import rule_set
 from longctx.synth.stages_chatqa2 import SynthChatQA2
 from longctx.synth.tokens import TokenCounter
-from tests.in_process import context_of, corpus_of, run_here
+from tests.synthesis import SCRIPTED, Row, failed, output, run_op, table, told_by
 
-Row = dict[str, Any]
-SCRIPTED: Row = {"backend": "scripted"}
+pytestmark = pytest.mark.usefixtures("model_ops_here")
+
 LEAST, MOST = 100, 330
 STAGES = ("chatqa.summary", "chatqa.qa")
-
-
-@pytest.fixture(autouse=True)
-def _here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    run_here(monkeypatch)
-    yield
-    close_client()
 
 
 def document(i: int, sentences: int) -> Row:
@@ -74,31 +65,7 @@ def op_of(**fields: Any) -> SynthChatQA2:
 
 
 def made(folder: Path, docs: list[Row], parts: int = 2, **fields: Any) -> BarrierContext:
-    op = op_of(**fields)
-    context = context_of(op, corpus_of(str(folder), docs, parts), len(docs), tokenizer="whitespace")
-    op.check(context.setting)
-    op.run(context)
-    return context
-
-
-def told_by(context: BarrierContext) -> Row:
-    assert context.outcome is not None
-    found: Row = context.outcome["synthesis"]
-    return found
-
-
-def table(context: BarrierContext, kind: str = "part") -> list[Row]:
-    files = sorted(Path(context.setting.output).glob(f"{kind}-*.parquet"))
-    return [row for f in files for row in pq.read_table(f).to_pylist()]
-
-
-def output(context: BarrierContext) -> dict[str, bytes]:
-    folder = Path(context.setting.output)
-    return {p.name: p.read_bytes() for p in folder.glob("[pc]*-*")}
-
-
-def failed(context: BarrierContext) -> set[str]:
-    return {name for name, found in told_by(context)["checks"].items() if found["ok"] is False}
+    return run_op(op_of(**fields), folder, docs, parts)
 
 
 def test_rows_hold_a_summary_of_their_own_document(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """`synth.in2` as steps: a pool that no parts change, rows from rules, faults caught by checks."""
 
 import json
-from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -18,18 +17,12 @@ from longctx.synth.film import Segment, n_segments
 from longctx.synth.film_fillers import hash_bounds, piece_hashes
 from longctx.synth.rows import FILM
 from longctx.synth.stages_in2 import SynthIN2
-from tests.in_process import context_of, corpus_of, run_here
+from tests.in_process import run_here
+from tests.synthesis import SCRIPTED, Row, output, run_op, table, told_by
 
-Row = dict[str, Any]
-SCRIPTED: Row = {"backend": "scripted"}
+pytestmark = pytest.mark.usefixtures("model_ops_here")
+
 HELD_OUT = "alpha bravo charlie delta echo foxtrot golf hotel india juliet"
-
-
-@pytest.fixture(autouse=True)
-def _here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    run_here(monkeypatch)
-    yield
-    close_client()
 
 
 def documents(n: int, seed: int = 1, lang: str = "en") -> list[Row]:
@@ -57,29 +50,7 @@ def op_of(**fields: Any) -> SynthIN2:
 def made(
     folder: Path, docs: list[Row], parts: int = 3, *, dry: bool = False, **fields: Any
 ) -> BarrierContext:
-    op = op_of(**fields)
-    corpus = corpus_of(str(folder), docs, parts)
-    context = context_of(op, corpus, len(docs), tokenizer="whitespace", dry=dry)
-    op.check(context.setting)
-    op.run(context)
-    return context
-
-
-def told_by(context: BarrierContext) -> Row:
-    assert context.outcome is not None
-    found: Row = context.outcome["synthesis"]
-    return found
-
-
-def table(context: BarrierContext, kind: str = "part") -> list[Row]:
-    files = sorted(Path(context.setting.output).glob(f"{kind}-*.parquet"))
-    return [row for f in files for row in pq.read_table(f).to_pylist()]
-
-
-def output(context: BarrierContext) -> dict[str, bytes]:
-    folder = Path(context.setting.output)
-    names = [p for p in sorted(folder.glob("*-*")) if p.suffix in (".parquet", ".jsonl")]
-    return {p.name: p.read_bytes() for p in names}
+    return run_op(op_of(**fields), folder, docs, parts, dry=dry)
 
 
 def facts_of(context: BarrierContext) -> list[Row]:

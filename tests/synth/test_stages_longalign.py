@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,20 +30,12 @@ from longctx.synth.longalign_instruct import TASK_TYPES
 from longctx.synth.rows import LONGALIGN
 from longctx.synth.rule_set import rule_set
 from longctx.synth.stages_longalign import SynthLongAlign
-from tests.in_process import context_of, corpus_of, run_here
+from tests.in_process import run_here
 from tests.llm.fault_server import FaultServer
 from tests.stages import recipe_of, run_rows
+from tests.synthesis import SCRIPTED, Row, run_op, table, told_by
 
-Row = dict[str, Any]
-SCRIPTED: Row = {"backend": "scripted"}
-
-
-@pytest.fixture(autouse=True)
-def _here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    if "ray_local" not in request.fixturenames:
-        run_here(monkeypatch)
-    yield
-    close_client()
+pytestmark = pytest.mark.usefixtures("model_ops_here")
 
 
 def documents(n: int = 40, seed: int = 1) -> list[Row]:
@@ -73,30 +65,12 @@ def op_of(generator: Row = SCRIPTED, **fields: Any) -> SynthLongAlign:
 def made(
     folder: Path, docs: list[Row], parts: int = 3, *, dry: bool = False, **fields: Any
 ) -> BarrierContext:
-    op = op_of(**fields)
-    alive = sum(not r.get("drop_reason") for r in docs)
-    corpus = corpus_of(str(folder), docs, parts)
-    context = context_of(op, corpus, alive, tokenizer="whitespace", dry=dry)
-    op.check(context.setting)
-    op.run(context)
-    return context
+    return run_op(op_of(**fields), folder, docs, parts, dry=dry)
 
 
 def output(context: BarrierContext, kind: str = "") -> dict[str, bytes]:
     folder = Path(context.setting.output)
     return {p.name: p.read_bytes() for p in sorted(folder.glob(f"{kind}*")) if p.name[0] != "_"}
-
-
-def told_by(context: BarrierContext) -> Row:
-    """What run.json will say of the synthesis."""
-    assert context.outcome is not None
-    found: Row = context.outcome["synthesis"]
-    return found
-
-
-def table(context: BarrierContext, kind: str = "part") -> list[Row]:
-    files = sorted(Path(context.setting.output).glob(f"{kind}-*.parquet"))
-    return [row for f in files for row in pq.read_table(f).to_pylist()]
 
 
 def test_every_chosen_document_becomes_a_row(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +10,16 @@ import pytest
 
 from longctx.engine.barrier import BarrierContext
 from longctx.errors import RecipeError, RunError
-from longctx.llm.spec import close_client
 from longctx.synth.checks import allocate
 from longctx.synth.longalpaca import QUOTA
 from longctx.synth.longalpaca_items import CategoryQuotas
 from longctx.synth.rows import LONGALPACA
 from longctx.synth.stages_longalpaca import SynthLongAlpaca
-from tests.in_process import context_of, corpus_of, run_here
+from tests.synthesis import SCRIPTED, Row, failed, output, run_op, table, told_by
 
-Row = dict[str, Any]
-SCRIPTED: Row = {"backend": "scripted"}
+pytestmark = pytest.mark.usefixtures("model_ops_here")
+
 NAMES = list(QUOTA)
-
-
-@pytest.fixture(autouse=True)
-def _here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    run_here(monkeypatch)
-    yield
-    close_client()
 
 
 def documents(n: int = 100) -> list[Row]:
@@ -59,31 +50,7 @@ def op_of(short: str, **fields: Any) -> SynthLongAlpaca:
 def made(
     folder: Path, docs: list[Row], parts: int = 2, n_short: int = 60, **fields: Any
 ) -> BarrierContext:
-    op = op_of(short_file(folder / "in", n_short), **fields)
-    context = context_of(op, corpus_of(str(folder), docs, parts), len(docs), tokenizer="whitespace")
-    op.check(context.setting)
-    op.run(context)
-    return context
-
-
-def told_by(context: BarrierContext) -> Row:
-    assert context.outcome is not None
-    found: Row = context.outcome["synthesis"]
-    return found
-
-
-def table(context: BarrierContext, kind: str = "part") -> list[Row]:
-    files = sorted(Path(context.setting.output).glob(f"{kind}-*.parquet"))
-    return [row for f in files for row in pq.read_table(f).to_pylist()]
-
-
-def output(context: BarrierContext) -> dict[str, bytes]:
-    folder = Path(context.setting.output)
-    return {p.name: p.read_bytes() for p in folder.glob("[pca]*-*")}
-
-
-def failed(context: BarrierContext) -> set[str]:
-    return {name for name, found in told_by(context)["checks"].items() if found.get("ok") is False}
+    return run_op(op_of(short_file(folder / "in", n_short), **fields), folder, docs, parts)
 
 
 def test_a_mixture_is_exact(tmp_path: Path) -> None:

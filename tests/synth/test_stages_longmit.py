@@ -3,7 +3,6 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,27 +17,25 @@ from longctx.embed.encoders import load_encoder
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.corpus import Corpus, Sidecar
 from longctx.errors import RunError
-from longctx.llm.spec import close_client
 from longctx.synth import stages_longmit_work
 from longctx.synth.longmit_chains import bounds_of
 from longctx.synth.rows import LONGMIT
 from longctx.synth.rule_set import rule_set
 from longctx.synth.stages_longmit import SynthLongMIT
 from tests.engine.parts import put
-from tests.in_process import context_of, corpus_of, run_here
+from tests.in_process import corpus_of, run_here
+from tests.synthesis import SCRIPTED, Row, output, run_over, table, told_by
 
-Row = dict[str, Any]
-SCRIPTED: Row = {"backend": "scripted"}
-ENTITIES = 240
-D = ENTITIES + 2
+pytestmark = pytest.mark.usefixtures("model_ops_here")
 
 
 @pytest.fixture(autouse=True)
-def _here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    run_here(monkeypatch)
+def _chart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages_longmit_work, "_encoder", lambda model: Chart())
-    yield
-    close_client()
+
+
+ENTITIES = 240
+D = ENTITIES + 2
 
 
 def name(e: int) -> str:
@@ -110,26 +107,7 @@ def corpus(folder: str, docs: list[Row], parts: int) -> Corpus:
 
 
 def made(folder: Path, docs: list[Row], parts: int = 2, **fields: Any) -> BarrierContext:
-    op = op_of(**fields)
-    context = context_of(op, corpus(str(folder), docs, parts), len(docs), tokenizer="whitespace")
-    op.check(context.setting)
-    op.run(context)
-    return context
-
-
-def told_by(context: BarrierContext) -> Row:
-    assert context.outcome is not None
-    found: Row = context.outcome["synthesis"]
-    return found
-
-
-def table(context: BarrierContext, kind: str = "part") -> list[Row]:
-    files = sorted(Path(context.setting.output).glob(f"{kind}-*.parquet"))
-    return [row for f in files for row in pq.read_table(f).to_pylist()]
-
-
-def output(context: BarrierContext) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in Path(context.setting.output).glob("[pc]*-*")}
+    return run_over(op_of(**fields), corpus(str(folder), docs, parts), len(docs))
 
 
 def several(rows: list[Row]) -> list[Row]:

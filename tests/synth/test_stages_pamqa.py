@@ -3,7 +3,6 @@
 import gzip
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,13 @@ from longctx.llm.spec import close_client
 from longctx.synth import pamqa_negatives, pamqa_rows, rule_set, stages_pamqa_search
 from longctx.synth.rows import PAMQA
 from longctx.synth.stages_pamqa import SynthPamQA
-from tests.in_process import context_of, corpus_of, run_here
+from tests.in_process import context_of, corpus_of
+from tests.synthesis import SCRIPTED, Row, output, run_op, table, told_by
 
-Row = dict[str, Any]
-SCRIPTED: Row = {"backend": "scripted"}
+pytestmark = pytest.mark.usefixtures("model_ops_here")
+
 ZH = Path("/work/shared/data/posttrain/pam_qa_repo/passage_retrieval_zh_1.jsonl")
 NQ = Path("/work/shared/data/posttrain/lost_in_middle/nq-open-oracle.jsonl.gz")
-
-
-@pytest.fixture(autouse=True)
-def _here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    run_here(monkeypatch)
-    yield
-    close_client()
 
 
 WORDS = ["amber", "basin", "coast", "delta", "ember", "fjord", "grove", "haven", "inlet", "jetty"]
@@ -76,27 +69,7 @@ def op_of(**fields: Any) -> SynthPamQA:
 
 
 def made(folder: Path, docs: list[Row], parts: int = 2, **fields: Any) -> BarrierContext:
-    op = op_of(**fields)
-    context = context_of(op, corpus_of(str(folder), docs, parts), len(docs), tokenizer="whitespace")
-    op.check(context.setting)
-    op.run(context)
-    return context
-
-
-def told_by(context: BarrierContext) -> Row:
-    assert context.outcome is not None
-    found: Row = context.outcome["synthesis"]
-    return found
-
-
-def table(context: BarrierContext, kind: str = "part") -> list[Row]:
-    files = sorted(Path(context.setting.output).glob(f"{kind}-*.parquet"))
-    return [row for f in files for row in pq.read_table(f).to_pylist()]
-
-
-def output(context: BarrierContext) -> dict[str, bytes]:
-    folder = Path(context.setting.output)
-    return {p.name: p.read_bytes() for p in folder.glob("[pc]*-*")}
+    return run_op(op_of(**fields), folder, docs, parts)
 
 
 def test_rows_of_a_table_need_no_model(tmp_path: Path) -> None:
