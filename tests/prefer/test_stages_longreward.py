@@ -20,12 +20,13 @@ from longctx.prefer.longreward import CANDIDATE_TABLE, NOTES_TABLE
 from longctx.prefer.pairs import PAIRS, pair_id, plain
 from longctx.prefer.stages_longreward import PreferLongReward
 from longctx.synth.rule_set import rule_set
+from tests.conftest import SHARED
 from tests.in_process import context_of, corpus_of, run_here
 from tests.synthesis import SCRIPTED, Row, output, run_op, table, told_by
 
 pytestmark = pytest.mark.usefixtures("model_ops_here")
 
-REAL = Path("/work/shared/data/preference")
+REAL = SHARED / "preference"
 
 
 def document(i: int, sentences: int = 45) -> Row:

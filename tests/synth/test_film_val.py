@@ -1,7 +1,6 @@
 """VaL probing: contexts that ask once about every position, and its scores."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -16,8 +15,9 @@ from longctx.synth.film_val import (
     sentence_element,
     sentence_found,
 )
+from tests.conftest import SHARED
 
-SENTENCES = Path("/work/shared/data/posttrain/film_val/document_sentences.jsonl")
+SENTENCES = SHARED / "posttrain/film_val/document_sentences.jsonl"
 
 
 def test_every_position_is_asked_about_by_a_key_of_its_own() -> None:

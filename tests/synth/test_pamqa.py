@@ -2,7 +2,6 @@
 
 import gzip
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,9 +26,10 @@ from longctx.synth.pamqa_rows import Settings, build_row, load, row_problems
 from longctx.synth.pamqa_words import WORDING
 from longctx.synth.rows import PAMQA, Made, Reject, Row, table_of
 from longctx.synth.tokens import token_counter
+from tests.conftest import SHARED
 
 COUNTER = token_counter("whitespace")
-NQ = Path("/work/shared/data/posttrain/lost_in_middle/nq-open-oracle.jsonl.gz")
+NQ = SHARED / "posttrain/lost_in_middle/nq-open-oracle.jsonl.gz"
 LANGS = st.sampled_from(sorted(WORDING))
 LINE = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=40)
 

@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -30,8 +29,9 @@ from longctx.synth.rule_basics import (
     subject,
 )
 from longctx.synth.rules_documents import longalign_questions, longalpaca_qa
+from tests.conftest import SHARED
 
-WIKI = Path("/work/shared/data/posttrain/hipporag_2wiki/2wikimultihopqa_corpus.json")
+WIKI = SHARED / "posttrain/hipporag_2wiki/2wikimultihopqa_corpus.json"
 
 
 @pytest.mark.parametrize(

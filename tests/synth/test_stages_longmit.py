@@ -22,6 +22,7 @@ from longctx.synth.longmit_chains import bounds_of
 from longctx.synth.rows import LONGMIT
 from longctx.synth.rule_set import rule_set
 from longctx.synth.stages_longmit import SynthLongMIT
+from tests.conftest import SHARED
 from tests.engine.parts import put
 from tests.in_process import corpus_of, run_here
 from tests.synthesis import SCRIPTED, Row, output, run_over, table, told_by
@@ -381,7 +382,7 @@ def test_judges_may_be_another_model(tmp_path: Path) -> None:
     assert op.fingerprint_fields()["judge"] != op_of().fingerprint_fields()["judge"]
 
 
-WIKI = Path("/work/shared/data/posttrain/hipporag_2wiki/2wikimultihopqa_corpus.json")
+WIKI = SHARED / "posttrain/hipporag_2wiki/2wikimultihopqa_corpus.json"
 
 
 @pytest.mark.skipif(not WIKI.is_file(), reason=f"no real corpus at {WIKI}")

@@ -17,13 +17,14 @@ from longctx.llm.spec import close_client
 from longctx.synth import pamqa_negatives, pamqa_rows, rule_set, stages_pamqa_search
 from longctx.synth.rows import PAMQA
 from longctx.synth.stages_pamqa import SynthPamQA
+from tests.conftest import SHARED
 from tests.in_process import context_of, corpus_of
 from tests.synthesis import SCRIPTED, Row, output, run_op, table, told_by
 
 pytestmark = pytest.mark.usefixtures("model_ops_here")
 
-ZH = Path("/work/shared/data/posttrain/pam_qa_repo/passage_retrieval_zh_1.jsonl")
-NQ = Path("/work/shared/data/posttrain/lost_in_middle/nq-open-oracle.jsonl.gz")
+ZH = SHARED / "posttrain/pam_qa_repo/passage_retrieval_zh_1.jsonl"
+NQ = SHARED / "posttrain/lost_in_middle/nq-open-oracle.jsonl.gz"
 
 
 WORDS = ["amber", "basin", "coast", "delta", "ember", "fjord", "grove", "haven", "inlet", "jetty"]
