@@ -12,7 +12,6 @@ judge is asked (`judging`), what is done with a unit (`judged`), what the rows a
 of, and its controls.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -29,7 +28,6 @@ from longctx.errors import RunError
 from longctx.llm import controls
 from longctx.llm.ask import CallStage
 from longctx.llm.controls import Control
-from longctx.llm.rejects import StageCount
 from longctx.llm.spec import GeneratorSpec, RuleSet, Terms, price_of
 from longctx.location import Location
 from longctx.prefer.asked import QUESTION, Asked
@@ -55,7 +53,8 @@ from longctx.synth.draw import hash_order
 from longctx.synth.items import Item
 from longctx.synth.rows import Reject, Row
 from longctx.synth.rule_set import rule_set
-from longctx.synth.stages_base import PASSING, Synthesis, Units
+from longctx.synth.stages_asking import PASSING, check_share, clients_of, refuse_split_cache
+from longctx.synth.stages_base import Synthesis, Units
 from longctx.synth.stages_table import content_of
 from longctx.synth.stages_work import terms_with
 from longctx.synth.tokens import TokenCounter
@@ -235,9 +234,9 @@ class Preference(Synthesis):
         """The step `judged`: everything that is asked about prompts."""
         clients = 1
         if not context.dry:
-            clients = min(self._clients(s, context.workers, len(units)) for s in self.generators())
+            clients = min(clients_of(s, context.workers, len(units)) for s in self.generators())
             for one in self.generators():
-                self._refuse_split_cache(one, context.setting)
+                refuse_split_cache(one, context.setting)
         work = JudgedWork(self._both(context, clients, model, judge), context.relative(JUDGED))
         context.over_parts(
             JUDGED,
@@ -288,10 +287,8 @@ class Preference(Synthesis):
         place = f"{context.setting.stage}/{JUDGED}"
         for step, told in context.step_stats[JUDGED].get("stages", {}).items():
             away = self.turns_away.get(step, frozenset())
-            failed = Counter({c: n for c, n in told["rejects"].items() if c not in away})
-            count = StageCount(told["rows_in"], told["rows_in"] - failed.total(), 0, failed)
             try:
-                count.check_share(f"{place}, {step}", self.max_reject_rate)
+                check_share(told, f"{place}, {step}", away, self.max_reject_rate)
             except RunError:
                 self._reopen(context)
                 raise

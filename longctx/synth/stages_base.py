@@ -8,7 +8,6 @@ from the cache of answers. Nothing but the model's answers and the seed decides 
 neither parts, units nor workers.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -17,7 +16,7 @@ import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
 from longctx.cost.model_calls import ModelCalls
-from longctx.engine import cluster, commit, summary
+from longctx.engine import commit, summary
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.commit import Commit
 from longctx.engine.op import Barrier, Setting
@@ -27,12 +26,9 @@ from longctx.errors import RunError
 from longctx.io.output_folder import claim, withdraw
 from longctx.llm.accounting import cost_usd
 from longctx.llm.ask import CallStage
-from longctx.llm.rejects import StageCount
 from longctx.llm.spec import (
     GeneratorSpec,
-    LocalGenerator,
     RuleSet,
-    ScriptedGenerator,
     Terms,
     backend_of,
     model_id_of,
@@ -43,6 +39,7 @@ from longctx.synth.items import Bin, Item, Quotas, units_of
 from longctx.synth.prompt import Prompt
 from longctx.synth.rows import Made, Reject, Row
 from longctx.synth.rule_set import rule_set
+from longctx.synth.stages_asking import check_rejects, clients_of, refuse_split_cache
 from longctx.synth.stages_choose import candidates_of, chosen_of, figures_of
 from longctx.synth.stages_files import FilesWork, publish, to_file
 from longctx.synth.stages_work import AskWork, RowsWork, terms_with
@@ -55,8 +52,6 @@ _ASSUMED = (
     "as many documents as rows are wanted, of the middle lengths of their bins; replies as long as "
     "allowed; nothing rejected, nothing asked for again, nothing in the cache"
 )
-# Codes of requests that failed on their way: the next run asks them again.
-PASSING = ("transport", "rate_limited")
 
 
 class Synthesis(Barrier):
@@ -314,8 +309,8 @@ class Synthesis(Barrier):
         """One stage: asked, counted, and its files made known to the units of what follows."""
         clients, spec = 1, self.asks(call.step)
         if not context.dry:
-            clients = self._clients(spec, context.workers, len(units))
-            self._refuse_split_cache(spec, context.setting)
+            clients = clients_of(spec, context.workers, len(units))
+            refuse_split_cache(spec, context.setting)
         # `model` is that of `generator`; a judge has an id of its own.
         model = model if spec == self.generator else self._model_id(spec)
         terms = self._terms(context, call, clients, model)
@@ -330,9 +325,9 @@ class Synthesis(Barrier):
             ignore=self._own_fields() - self.reaches.get(call.step, frozenset()),
             pool=Pool(clients, getattr(spec, "num_gpus", 0), ahead=1),
         )
-        commits = context.step_commits[call.step]
         if not context.dry:
-            self._check_rejects(context, call, commits)
+            away = self.turns_away.get(call.step, frozenset())
+            check_rejects(context, call, away, self.max_reject_rate)
         self._bring(context, call.step, units)
 
     def _bring(self, context: BarrierContext, step: str, units: Units) -> None:
@@ -341,17 +336,6 @@ class Synthesis(Barrier):
             for kind, file in zip(("replies", "rejects"), done.files, strict=False):
                 for _, brought in groups:
                     brought[kind][step] = list(vars(file).values())
-
-    def _clients(self, spec: GeneratorSpec, workers: int, units: int) -> int:
-        """Processes that ask at once: one for a server, as many as there is room for models."""
-        wanted = spec.clients or 1
-        if spec.clients is None and isinstance(spec, LocalGenerator) and spec.num_gpus:
-            wanted = max(1, int(cluster.cluster_total("GPU") / spec.num_gpus))
-        elif spec.clients is None and isinstance(spec, LocalGenerator):
-            wanted = max(1, workers // spec.threads)
-        elif spec.clients is None and isinstance(spec, ScriptedGenerator):
-            wanted = workers
-        return max(1, min(wanted, units))
 
     def _terms(self, context: BarrierContext, call: CallStage, clients: int, model: str) -> Terms:
         """What is left to spend: earlier steps and the units of this one that are there count."""
@@ -362,37 +346,6 @@ class Synthesis(Barrier):
         used = [c.stats.get("stats", {}).get("usage", {}) for c in [*done, *here]]
         terms = Terms(clients=clients, price=price_of(spec, model))
         return terms_with(terms, summary.merge(used), spec)
-
-    def _refuse_split_cache(self, spec: GeneratorSpec, setting: Setting) -> None:
-        kind, place = spec.cache_place(setting.run_dir)
-        if kind == "sqlite" and cluster.nodes() > 1:
-            raise LLMJobError(
-                "misconfigured",
-                "the cache is an SQLite file, which several nodes cannot share: set cache_kind "
-                "shards",
-                where=place,
-            )
-
-    def _check_rejects(
-        self, context: BarrierContext, call: CallStage, commits: Sequence[Commit]
-    ) -> None:
-        told = context.step_stats[call.step]
-        count = StageCount(told["rows_in"], told["ok"], 0, Counter(told["rejects"]))
-        place = f"{context.setting.stage}/{call.step}"
-        count.check(place)
-        away = self.turns_away.get(call.step, frozenset())
-        failed = Counter({c: n for c, n in count.rejects.items() if c not in away})
-        others = StageCount(count.rows_in, count.rows_in - failed.total(), 0, failed)
-        try:
-            others.check_share(place, self.max_reject_rate)
-        except RunError:
-            # What failed on its way is worth another try; the tables stay to be read until then.
-            folder = f"{context.folder}/{call.step}"
-            for done in commits:
-                if any(done.stats["stats"]["rejects"].get(code) for code in PASSING):
-                    commit.reopen(folder)
-                    commit.revoke(folder, done.unit)
-            raise
 
     def _told(self, context: BarrierContext, model: str, chosen: int) -> dict[str, Any]:
         """What run.json says of the synthesis."""
