@@ -72,7 +72,15 @@ finish() {
         kill -TERM "${steps[@]}" 2>/dev/null || true
         wait "${steps[@]}" 2>/dev/null || true
     fi
-    srun --overlap --nodes="$nodes" --ntasks="$nodes" rm -rf -- "$scratch" || true
+    # A process of Ray that is slow to end may still add a file while the folder goes: then once more.
+    # shellcheck disable=SC2016
+    srun --overlap --nodes="$nodes" --ntasks="$nodes" bash -c '
+        for look in {1..30}; do
+            rm -rf -- "$0" 2>/dev/null
+            sleep 1
+            [ -e "$0" ] || exit 0
+        done
+        echo "files are left in $0 on $(hostname)" >&2' "$scratch" || true
 }
 trap finish EXIT
 trap 'exit 143' TERM INT
