@@ -6,7 +6,6 @@ import logging
 import pickle
 import random
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +85,7 @@ def test_what_a_server_cannot_do_is_not_sent() -> None:
 
 def test_requests_are_in_flight_together() -> None:
     with FaultServer(latency_s=0.3, together=8) as server:
-        started = time.monotonic()
         results = ask(server.url, n=8)
-        assert time.monotonic() - started < 1.0 + 1.0  # a second for a busy machine
     assert server.in_flight_peak == 8
     assert all(r.error is None for r in results)
 
