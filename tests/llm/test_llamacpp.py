@@ -141,9 +141,11 @@ def test_a_model_that_does_not_load(folder: Path, loop: LoopThread) -> None:
 
 def test_a_model_that_never_loads(folder: Path, loop: LoopThread) -> None:
     (folder / "loading").write_text("100000")
-    with pytest.raises(LLMJobError, match=r"did not load the model within 0\.5 s"):
-        loop.run(LlamaCpp(settings(folder, start_s=0.5)).attempt(ask(), "k"))
-    assert is_gone(starts(folder)[0][0])
+    with pytest.raises(LLMJobError, match="did not load the model within 2 s"):
+        loop.run(LlamaCpp(settings(folder, start_s=2.0)).attempt(ask(), "k"))
+    # On a busy machine it may have been ended before it could say that it starts.
+    if (folder / "starts").exists():
+        assert all(is_gone(pid) for pid, *_ in starts(folder))
 
 
 def test_a_server_that_dies_is_started_again(folder: Path, loop: LoopThread) -> None:

@@ -129,7 +129,7 @@ def test_faults_that_stay(kind: Any, attempts: int, code: str, status: int | Non
     with FaultServer(plan=plan) as server:
         asked = [request(str(i)) for i in range(4)]
         server.know(asked)
-        with client(server.url, read_s=0.3) as asking:
+        with client(server.url, read_s=2.0) as asking:
             bad, *good = asking.generate(asked)
     assert bad.error is not None
     assert (bad.error.code, bad.error.status, bad.attempts) == (code, status, attempts)
