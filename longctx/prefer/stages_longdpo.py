@@ -14,6 +14,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from longctx.cost.model_calls import ModelCalls
+from longctx.embed.named import HASH, embedder_of
 from longctx.engine import summary
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.op import Setting
@@ -42,10 +43,8 @@ from longctx.prefer.longdpo_search import Settings
 from longctx.prefer.longdpo_tree import NODES, Task, Tree, node_rows, of_value, to_value
 from longctx.prefer.longdpo_unit import REFINE_TOP_K, Budgets, answers, grown, stages, task_of
 from longctx.prefer.pairs import TERMINAL, Group, build
-from longctx.prefer.retrieval import HASH
 from longctx.prefer.rules_longdpo import RULES, VERSION
 from longctx.prefer.stages_base import Preference
-from longctx.prefer.stages_longreward import embedder_of
 from longctx.prefer.stages_prompts import prompts_of
 from longctx.prefer.stages_work import CONTEXT, JUDGED
 from longctx.synth.draw import generator

@@ -1,8 +1,6 @@
 """`prefer.longreward` on the engine: ten answers a prompt, judged on four dimensions, a pair."""
 
-import functools
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,6 +9,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from longctx.cost.model_calls import ModelCalls
+from longctx.embed.named import HASH, embedder_of
 from longctx.engine import summary
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.op import Setting
@@ -44,7 +43,6 @@ from longctx.prefer.longreward_unit import (
     judge_unit,
 )
 from longctx.prefer.pairs import RejectedRule, Side, build
-from longctx.prefer.retrieval import HASH, Embedder, hash_vectors
 from longctx.prefer.stages_base import Preference
 from longctx.prefer.stages_prompts import answers_of, prompts_of
 from longctx.prefer.stages_work import CONTEXT, CONTROLS, JUDGED
@@ -335,16 +333,3 @@ def build_pair_of(
         if one["status"] == "ok"
     ]
     return lr.build_pair(scored, rules, generator(seed, SYSTEM, "rejected", prompt_id))
-
-
-@functools.lru_cache(maxsize=2)
-def embedder_of(name: str) -> Embedder:
-    """The embedder of a name; an encoder is loaded once a process."""
-    if name == HASH:
-        return hash_vectors
-    from longctx.embed.encoders import load_encoder
-
-    # Tokenizers would take every core of the machine in each worker.
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    encoder = load_encoder(name, device="auto", threads=1)
-    return lambda texts: encoder.encode(list(texts))[0]
