@@ -77,7 +77,7 @@ class DedupSemantic(Barrier):
     summary: ClassVar[str] = "remove near-duplicates by meaning (SemDeDup)"
     source: ClassVar[str] = "SemDeDup 2303.09540"
     cost: ClassVar[str] = "rows^2 / k x dim multiply-adds; exchange of the vectors"
-    code_version: ClassVar[int] = 2
+    code_version: ClassVar[int] = 3
     reads: ClassVar[tuple[str, ...]] = ("embedding", "emb_cover")
     writes: ClassVar[tuple[str, ...]] = (
         "sd_cluster",
@@ -110,6 +110,10 @@ class DedupSemantic(Barrier):
             removes=True,
         )
 
+    def _measured(self) -> list[str]:
+        """Texts are the most that a part holds, and only one order asks for their lengths."""
+        return ["text"] if self.mode == "longest" else []
+
     def _together(self, context: BarrierContext, k: int) -> tuple[StepRef, pa.Schema]:
         """Clusters trained in one place; documents meet by cluster."""
         centroids = train_centroids(context, k, self.niter, self.seed, ignore=(*_CUT, "mode"))
@@ -123,8 +127,8 @@ class DedupSemantic(Barrier):
             inputs=[centroids],
             ignore=(*_CUT, "mode"),
         )
-        columns = ["doc_id", "text", "embedding", "sd_cluster", "sd_cos"]
-        points = context.per_part("points", _points, columns, ignore=_CUT)
+        columns = ["doc_id", "embedding", "sd_cluster", "sd_cos", *self._measured()]
+        points = context.per_part("points", partial(_points, columns), columns, ignore=_CUT)
         buckets = min(k, max(_OWN_BUCKETS, context.buckets_for([points])))
         scored = context.exchange(
             "pairs",
@@ -138,8 +142,8 @@ class DedupSemantic(Barrier):
 
     def _apart(self, context: BarrierContext, k: int) -> tuple[StepRef, pa.Schema]:
         """Documents meet by partition, where clusters are trained and their documents compared."""
-        fields = {"k", "per_cluster", "niter", "seed", "mode", *_CUT}
-        points = points_of(context, self.partition_documents, fields, ["text"], _lengths)
+        fields = {"k", "per_cluster", "niter", "seed", *_CUT}
+        points = points_of(context, self.partition_documents, fields, self._measured(), _lengths)
         share = points.share(k, self.niter, self.seed)
         scored = context.exchange(
             "placed",
@@ -153,12 +157,15 @@ class DedupSemantic(Barrier):
 
 
 def _lengths(table: pa.Table) -> dict[str, pa.Array]:
+    """Characters of each text; null where no order asks for them and no text was read."""
+    if "text" not in table.column_names:
+        return {"length": pa.nulls(table.num_rows, pa.int64())}
     return {"length": pc.utf8_length(table.column("text")).cast(pa.int64())}
 
 
-def _points(part: Part, setting: Setting) -> pa.Table:
+def _points(columns: list[str], part: Part, setting: Setting) -> pa.Table:
     found = []
-    for table in part.groups(["doc_id", "text", "embedding", "sd_cluster", "sd_cos"]):
+    for table in part.groups(columns):
         rows = addressed(part, table)
         cluster = table.column("sd_cluster")
         rows = rows.append_column("cluster", cluster)
@@ -216,7 +223,7 @@ def _pairs_of_one(mode: Mode, table: pa.Table, X: F32) -> pa.Table:
         ids,
         mode,
         priority=priorities(table.column("doc_key").to_numpy(), 0),
-        n_words=table.column("length").to_numpy(),
+        n_words=table.column("length").to_numpy() if mode == "longest" else None,
     )
     found = pa.table(
         {

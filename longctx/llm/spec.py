@@ -27,6 +27,7 @@ from longctx.llm.openai import OpenAICompat, OpenAISettings, check_settings
 from longctx.llm.scripted import Rule, ScriptedBackend
 from longctx.llm.settings import ClientSettings
 from longctx.llm.types import Backend, LLMJobError
+from longctx.llm.vllm import BatchedClient, VLLMBackend, VLLMSettings, require_vllm
 from longctx.location import Location
 
 CacheKind = Literal["sqlite", "shards"]
@@ -125,18 +126,25 @@ class ScriptedGenerator(Asking):
     faults: tuple[Fault, ...] = ()
 
 
-class VLLMGenerator(Asking):
-    """Reserved: batches of vLLM inside Ray."""
+class VLLMGenerator(VLLMSettings, Asking):
+    """Batches of vLLM inside Ray, on the GPUs of the cluster: one execution a round of a step."""
+
+    decides: ClassVar[tuple[str, ...]] = (
+        *("model", "max_context", "dtype"),
+        *("quantization", "kv_cache_dtype"),
+    )
 
     backend: Literal["vllm"]
 
-    @model_validator(mode="before")
-    @classmethod
-    def _is_not_built(cls, value: Any) -> Any:
-        raise ValueError(
-            "vllm inside Ray is not built: start `vllm serve MODEL` and take backend openai with "
-            "its base_url"
-        )
+    @model_validator(mode="after")
+    def _sets_what_a_batch_obeys(self) -> "VLLMGenerator":
+        for name in (*_SHARED, "max_usd", "price_file"):
+            if name in self.model_fields_set:
+                raise ValueError(
+                    f"{name} is for servers, a batch of vLLM does not obey it: leave it out "
+                    "(max_tokens_total bounds what is spent, max_num_seqs what runs at once)"
+                )
+        return self
 
 
 GeneratorSpec = Annotated[
@@ -152,6 +160,8 @@ def model_id_of(spec: Asking, rules: RuleSet) -> str:
     """
     if isinstance(spec, OpenAIGenerator):
         return f"api:{spec.model}@{spec.version}" if spec.version else f"api:{spec.model}"
+    if isinstance(spec, VLLMGenerator):
+        return VLLMBackend(_part(spec, VLLMSettings)).model_id
     return backend_of(spec, rules).model_id
 
 
@@ -165,6 +175,9 @@ def backend_of(spec: Asking, rules: RuleSet) -> Backend:
         return OpenAICompat(_part(spec, OpenAISettings), spec.in_flight)
     if isinstance(spec, LlamaCppGenerator):
         return LlamaCpp(_part(spec, LlamaCppSettings))
+    if isinstance(spec, VLLMGenerator):
+        require_vllm()
+        return VLLMBackend(_part(spec, VLLMSettings))
     assert isinstance(spec, ScriptedGenerator)
     return ScriptedBackend(rules.rules, rules.version, FaultPlan(spec.faults))
 
@@ -190,12 +203,16 @@ def price_of(spec: Asking, model_id: str) -> Price | None:
 
 @dataclass(frozen=True)
 class Terms:
-    """What a client may spend, and with how many others it shares that."""
+    """What a client may spend, and with how many others it shares that.
+
+    `batch` is the folder in which batches leave answers, for a model that answers no other way.
+    """
 
     clients: int = 1
     tokens_left: int | None = None
     usd_left: float | None = None
     price: Price | None = None
+    batch: str | None = None
 
 
 _lock = threading.Lock()
@@ -235,17 +252,22 @@ def close_client() -> None:
 
 
 def _client(spec: Asking, run_dir: str, rules: RuleSet, terms: Terms) -> Client:
+    cache = cache_of(*spec.cache_place(run_dir))
+    if isinstance(spec, VLLMGenerator):
+        # The engines run elsewhere, and whoever starts them keeps to the limits.
+        backend = VLLMBackend(_part(spec, VLLMSettings))
+        return BatchedClient(backend, cache, ClientSettings(), terms.batch)
     settings = ClientSettings(
         **{name: getattr(spec, name) for name in _SHARED},
         max_tokens_total=terms.tokens_left,
         max_usd=terms.usd_left,
         actors=terms.clients,
     )
-    backend = backend_of(spec, rules)
-    return Client(backend, _cache(*spec.cache_place(run_dir)), settings, price=terms.price)
+    return Client(backend_of(spec, rules), cache, settings, price=terms.price)
 
 
-def _cache(kind: CacheKind, url: str) -> Cache:
+def cache_of(kind: CacheKind, url: str) -> Cache:
+    """The cache of a kind at a place, opened. Raises LLMJobError where it cannot be had."""
     if kind == "sqlite":
         from longctx.llm.cache_sqlite import SQLiteCache
 

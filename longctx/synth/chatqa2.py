@@ -114,14 +114,19 @@ def nearest(token_offsets: Sequence[int] | npt.NDArray[np.int64], u: float) -> i
     return int(np.argmin(np.abs(offsets - u * offsets[-1])))
 
 
-def insert_summary(page: str, summary: str, b: int) -> Inserted:
+def insert_summary(page: str, summary: str, b: int, between: str = "") -> Inserted:
     """The summary before character `b` of the page, with a blank on either side where one belongs.
 
-    No blank at the ends of the page, beside white space, nor beside Han, kana and their marks.
+    No blank at the ends of the page, beside white space, nor beside Han, kana and their marks. With
+    `between`, what stands between the paragraphs of a page, it becomes a paragraph of its own.
     """
     before, after = page[b - 1 : b] if b else "", page[b : b + 1]
-    lead = " " if before and not _needs_no_blank(before, _NO_BLANK_BEHIND) else ""
-    trail = " " if after and not _needs_no_blank(after, frozenset()) else ""
+    if between:
+        lead = between if b and not page.endswith(between, 0, b) else ""
+        trail = between if after else ""
+    else:
+        lead = " " if before and not _needs_no_blank(before, _NO_BLANK_BEHIND) else ""
+        trail = " " if after and not _needs_no_blank(after, frozenset()) else ""
     start = b + len(lead)
     end = start + len(summary)
     context = f"{page[:b]}{lead}{summary}{trail}{page[b:]}"

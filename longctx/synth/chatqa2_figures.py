@@ -2,7 +2,8 @@
 
 The checks of section 5 of the specification, from a few numbers a row: places of summaries and
 target lengths uniform (chi-squared, Kolmogorov-Smirnov), every row sound, answers supported by the
-summary, and without the summary supported less.
+summary, and without the summary supported less. Of rows with paragraphs of other documents, that
+none holds an answer, and that there were enough to reach the target (`contexts`).
 
 What we changed: a place stands for all places that are nearer to it than to the next boundary, and
 one of them is drawn for the test, or short pages with few sentences would give false alarms. Cost:
@@ -16,9 +17,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from longctx.synth.chatqa2 import SYSTEM, boundaries
+from longctx.synth.chatqa2_pages import PARAGRAPH, Paragraph, joined
 from longctx.synth.chatqa2_rows import (
+    QA,
     Settings,
+    in_order,
     leave_summary_out,
+    paragraph_problems,
     row_problems,
     target_range,
     without_summary,
@@ -34,27 +39,54 @@ LEAST_SHARE = 0.9  # of rows, for checks that some sound rows may fail
 _DIGITS = 6
 
 
-def facts(row: Row, page: str, summary: str, settings: Settings) -> Facts:
-    """The numbers of one row that the checks read; `page` is the whole page of the document."""
+def facts(
+    row: Row, page: str, summary: str, settings: Settings, paragraphs: Sequence[Paragraph] = ()
+) -> Facts:
+    """The numbers of one row that the checks read; `page` is the whole page of the document.
+
+    `paragraphs` are those of other documents that were to be in the context, the nearest first.
+    """
     of_place, of_target = generator(row["seed"], SYSTEM, "figures", row["id"]).random(2).tolist()
-    return {
-        "depth": round(spread_depth(row, of_place), _DIGITS),
+    places: Sequence[int] | None = None
+    texts = [paragraph.text for paragraph in paragraphs]
+    if row["mode"] == "related_paragraphs":
+        qa = QA(row["id"], row["document_id"], row["question"], row["answers"])
+        page, places = joined(in_order(qa, texts, settings, row["seed"]))
+    elif texts:
+        page = PARAGRAPH.join([page, *texts])
+    found = {
+        "depth": round(spread_depth(row, of_place, _kept(page, places, row)), _DIGITS),
         "target": round(target_share(row, settings, of_target), _DIGITS),
         "support": round(support(row["answers"][0], summary), 4),
         "left_out": leave_summary_out(row),
         "context_tokens": row["context_tokens"],
         "n_tokens": row["n_tokens"],
-        "problems": row_problems(row, page, summary, settings.hi),
+        "problems": [
+            *row_problems(row, page, summary, settings.hi),
+            *paragraph_problems(row, paragraphs),
+        ],
     }
+    if places is not None or texts:
+        found["short_by"] = row["target_len"] - row["context_tokens"]
+    return found
 
 
-def spread_depth(row: Row, u: float) -> float:
-    """A depth in [0, 1) for which the row's place is the nearest boundary; u in [0, 1) says which.
+def _kept(page: str, places: Sequence[int] | None, row: Row) -> Sequence[int]:
+    """The places of a row's page: between sentences, or those of `places` that a cut left."""
+    rest = without_summary(row)
+    if places is None:
+        return boundaries(rest)
+    first = max(0, page.find(rest))
+    return [at - first for at in places if first <= at <= first + len(rest)]
 
-    Characters stand for tokens on the way to the neighbouring boundaries.
+
+def spread_depth(row: Row, u: float, places: Sequence[int]) -> float:
+    """A depth in [0, 1) for which the row's place is the nearest one; u in [0, 1) says which.
+
+    `places` ascend, in characters of the page without the summary; characters stand for tokens on
+    the way to the neighbouring ones.
     """
     page, at = without_summary(row), row["inserted_start_char"]
-    places = boundaries(page)
     after = bisect_left(places, at)
     before = after - 1
     if after < len(places) and places[after] == at:
@@ -80,6 +112,7 @@ def figures(rows: Sequence[Mapping[str, Any]], settings: Settings) -> dict[str, 
         return {}
     depths = [r["depth"] for r in rows]
     problems = Counter(p for r in rows for p in r["problems"])
+    short = [r["short_by"] <= settings.slack for r in rows if "short_by" in r]
     return {
         "depth": chi2_uniform(depth_counts([(0, 1)] * len(rows), depths)),
         "target_len": ks_uniform([r["target"] for r in rows], 0.0, 1.0),
@@ -87,6 +120,7 @@ def figures(rows: Sequence[Mapping[str, Any]], settings: Settings) -> dict[str, 
         "leave_summary_out": _share([r["left_out"] for r in rows]),
         "context_tokens": _within([r["context_tokens"] for r in rows], settings.lo, settings.hi),
         "row_tokens": _within([r["n_tokens"] for r in rows], settings.lo, settings.hi),
+        **({"contexts": _share(short)} if short else {}),
         "sound_rows": {"problems": dict(sorted(problems.items())), "ok": not problems},
     }
 

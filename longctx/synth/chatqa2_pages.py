@@ -18,7 +18,6 @@ from longctx.synth.checks import has_answer
 from longctx.synth.tokens import TokenCounter
 
 I64 = npt.NDArray[np.int64]
-F32 = npt.NDArray[np.float32]
 
 _LICENCE_START = re.compile(r"^.*\*\*\*\s*START OF (?:THE|THIS) PROJECT.*$", re.MULTILINE)
 _LICENCE_END = re.compile(r"^.*\*\*\*\s*END OF (?:THE|THIS) PROJECT.*$", re.MULTILINE)
@@ -49,11 +48,19 @@ class Page(NamedTuple):
 
 
 class Paragraph(NamedTuple):
-    """A paragraph of another document, for pages that are put together."""
+    """A paragraph of another document; `n_tokens` with the blank line behind it."""
 
     para_id: str
     doc_id: str
     text: str
+    n_tokens: int
+
+
+class Related(NamedTuple):
+    """Paragraphs that were taken, and how many were not because they hold an answer."""
+
+    paragraphs: list[Paragraph]
+    with_answer: int
 
 
 def clean_page(page: str, story_start: str = "", story_end: str = "") -> str:
@@ -125,44 +132,39 @@ def trimmed(page: Page, around: int, excess: int) -> tuple[Page, int]:
     return page.part(first, last), around - first
 
 
-def rank_paragraphs(
-    vectors: npt.NDArray[np.float32], summary: npt.NDArray[np.float32]
-) -> list[int]:
-    """Rows of `vectors` [n, d] by cosine to `summary` [d], the most similar first; ties by row."""
-    x = np.asarray(vectors, dtype=np.float64)
-    y = np.asarray(summary, dtype=np.float64)
-    norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y)
-    cosine = np.divide(x @ y, norms, out=np.full(len(x), -1.0), where=norms > 0)
-    return np.lexsort((np.arange(len(x)), -np.round(cosine, 12))).tolist()
-
-
 def related_paragraphs(
-    ranked: Iterable[Paragraph],
-    document_id: str,
-    answers: Sequence[str],
-    budget: int,
-    counter: TokenCounter,
-) -> list[Paragraph]:
+    ranked: Iterable[Paragraph], document_id: str, answers: Sequence[str], budget: int
+) -> Related:
     """The best paragraphs of other documents that hold no answer, until one would pass the budget.
 
-    Counted with the blank line behind each.
+    Counted in tokens with the blank line behind each.
     """
     chosen: list[Paragraph] = []
+    with_answer = 0
     for paragraph in ranked:
-        if paragraph.doc_id == document_id or has_answer(answers, paragraph.text):
+        if paragraph.doc_id == document_id:
             continue
-        budget -= counter.count(paragraph.text + PARAGRAPH)
+        if has_answer(answers, paragraph.text):
+            with_answer += 1
+            continue
+        budget -= paragraph.n_tokens
         if budget < 0:
             break
         chosen.append(paragraph)
-    return chosen
+    return Related(chosen, with_answer)
 
 
-def paragraphs_page(texts: Sequence[str], counter: TokenCounter) -> Page:
-    """Paragraphs joined by blank lines; places are their beginnings and the end."""
+def joined(texts: Sequence[str]) -> tuple[str, list[int]]:
+    """Paragraphs with blank lines between them, and their beginnings with the end behind them."""
     places, at = [0], 0
     for text in texts[:-1]:
         at += len(text) + len(PARAGRAPH)
         places.append(at)
-    joined = PARAGRAPH.join(texts)
-    return index_page(joined, counter, [*places, len(joined)] if joined else [0])
+    page = PARAGRAPH.join(texts)
+    return page, [*places, len(page)] if page else [0]
+
+
+def paragraphs_page(texts: Sequence[str], counter: TokenCounter) -> Page:
+    """Paragraphs joined by blank lines; places are their beginnings and the end."""
+    page, places = joined(texts)
+    return index_page(page, counter, places)

@@ -5,9 +5,11 @@ its own page (the newest version of the paper). `related_paragraphs`: among para
 documents that resemble it (the first version). A page that is too short is rejected, or filled with
 such paragraphs (`on_short="fill"`); whether the paper used shorter ones it does not say.
 
-What we changed: lengths and places are drawn for each row; a row over the limit loses sentences far
-from the summary, never its end with the question. Cost: one pass of the tokenizer over each
-context. Lost: an own page may hold the answer in other words besides; only one span is evidence.
+What we changed: lengths and places are drawn for each row; a row over the limit loses sentences (or
+paragraphs) far from the summary, never its end with the question; among paragraphs the summary is
+one of its own, where the paper's wording leaves open whether it joins another. Cost: one pass of
+the tokenizer over each context. Lost: an own page may hold the answer in other words besides, and
+so may a paragraph; only one span is evidence.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,7 +30,7 @@ from longctx.synth.chatqa2_pages import (
     related_paragraphs,
     trimmed,
 )
-from longctx.synth.checks import support
+from longctx.synth.checks import has_answer, support
 from longctx.synth.draw import generator
 from longctx.synth.rows import Reject, Row, envelope
 from longctx.synth.tokens import TokenCounter
@@ -100,20 +102,19 @@ def build_row(
     `ranked` are paragraphs by their likeness to the summary, where the mode or `on_short` needs
     them. Rejects: `too_short` (context below `lo`), `too_long` (no sentence fits, or no room).
     """
-    drawn_for = qa.document_id if settings.per_document else qa.id
-    rng = generator(seed, SYSTEM, "target", drawn_for)
-    target = draw_target(qa, counter, settings, rng)
-    if target is None:
-        return Reject("too_long", "question and answers leave no room for a context")
-    evidence = counter.count(summary) + 2  # with the blanks around it
-    shown = _page_for(qa, page, target, evidence, settings, drawn_for, seed, ranked, counter)
+    planned = _planned(qa, summary, counter, settings, seed)
+    if isinstance(planned, Reject):
+        return planned
+    shown = _page_for(qa, page, planned, settings, seed, ranked, counter)
     if isinstance(shown, Reject):
         return shown
-    at = nearest(shown.tokens, generator(seed, SYSTEM, "place", drawn_for).random())
-    inserted = insert_summary(shown.text, summary, int(shown.places[at]))
+    target = planned.target
+    between = PARAGRAPH if settings.mode == "related_paragraphs" else ""
+    at = nearest(shown.tokens, _drawn(qa, settings, seed, "place").random())
+    inserted = insert_summary(shown.text, summary, int(shown.places[at]), between)
     while (n_tokens := counter.count(inserted.context)) > target and len(shown.places) > 2:
         shown, at = trimmed(shown, at, n_tokens - target)
-        inserted = insert_summary(shown.text, summary, int(shown.places[at]))
+        inserted = insert_summary(shown.text, summary, int(shown.places[at]), between)
     if not settings.lo <= n_tokens <= target:
         code = "too_short" if n_tokens < settings.lo else "too_long"
         return Reject(code, f"{n_tokens} tokens of {settings.lo}..{target}")
@@ -124,33 +125,78 @@ def build_row(
     return row
 
 
+def paragraph_budget(
+    qa: QA, page: Page, summary: str, counter: TokenCounter, settings: Settings, seed: int
+) -> int:
+    """Tokens of paragraphs that a row asks for; 0 where it takes none, or none can be made."""
+    planned = _planned(qa, summary, counter, settings, seed)
+    return 0 if isinstance(planned, Reject) else _for_paragraphs(page, planned, settings, counter)
+
+
+def in_order(qa: QA, texts: Sequence[str], settings: Settings, seed: int) -> list[str]:
+    """Paragraphs of a row in the order that is drawn for it."""
+    order = _drawn(qa, settings, seed, "paragraphs").permutation(len(texts))
+    return [texts[i] for i in order.tolist()]
+
+
+class _Planned(NamedTuple):
+    """Most tokens of a context, and those of them that are left for what the summary goes into."""
+
+    target: int
+    budget: int
+
+
+def _planned(
+    qa: QA, summary: str, counter: TokenCounter, settings: Settings, seed: int
+) -> _Planned | Reject:
+    target = draw_target(qa, counter, settings, _drawn(qa, settings, seed, "target"))
+    if target is None:
+        return Reject("too_long", "question and answers leave no room for a context")
+    budget = target - counter.count(summary) - 2  # with the blanks around it
+    if budget <= 0:
+        return Reject("too_long", "the summary leaves no room for a page")
+    return _Planned(target, budget)
+
+
+def _drawn(qa: QA, settings: Settings, seed: int, stage: str) -> np.random.Generator:
+    return generator(seed, SYSTEM, stage, qa.document_id if settings.per_document else qa.id)
+
+
+def _for_paragraphs(
+    page: Page, planned: _Planned, settings: Settings, counter: TokenCounter
+) -> int:
+    target, budget = planned
+    if settings.mode == "related_paragraphs":
+        return budget
+    short = page.n_tokens + target - budget < settings.lo
+    return budget - page.n_tokens - counter.count(PARAGRAPH) if short and fills(settings) else 0
+
+
+def fills(settings: Settings) -> bool:
+    """Whether pages that are too short are filled with paragraphs."""
+    return settings.mode == "own_document" and settings.on_short == "fill"
+
+
 def _page_for(
     qa: QA,
     page: Page,
-    target: int,
-    evidence: int,
+    planned: _Planned,
     settings: Settings,
-    drawn_for: str,
     seed: int,
     ranked: Iterable[Paragraph],
     counter: TokenCounter,
 ) -> Page | Reject:
-    """What the summary of `evidence` tokens is inserted into; together at most `target` tokens."""
-    budget = target - evidence
-    if budget <= 0:
-        return Reject("too_long", "the summary leaves no room for a page")
+    """What the summary is inserted into."""
+    found: list[str] = []
+    if room := _for_paragraphs(page, planned, settings, counter):
+        related = related_paragraphs(ranked, qa.document_id, qa.answers, room)
+        found = [paragraph.text for paragraph in related.paragraphs]
     if settings.mode == "related_paragraphs":
-        found = related_paragraphs(ranked, qa.document_id, qa.answers, budget, counter)
-        order = generator(seed, SYSTEM, "paragraphs", drawn_for).permutation(len(found))
-        return paragraphs_page([found[i].text for i in order.tolist()], counter)
-    window = page_window(page, budget, generator(seed, SYSTEM, "window", drawn_for))
-    if window is None:
-        return Reject("too_long", f"a sentence of more than {budget} tokens")
-    if settings.on_short == "fill" and window.n_tokens + evidence < settings.lo:
-        rest = budget - window.n_tokens - counter.count(PARAGRAPH)
-        found = related_paragraphs(ranked, qa.document_id, qa.answers, rest, counter)
-        return index_page(PARAGRAPH.join([window.text, *(p.text for p in found)]), counter)
-    return window
+        return paragraphs_page(in_order(qa, found, settings, seed), counter)
+    if found:
+        return index_page(PARAGRAPH.join([page.text, *found]), counter)
+    window = page_window(page, planned.budget, _drawn(qa, settings, seed, "window"))
+    return window or Reject("too_long", f"a sentence of more than {planned.budget} tokens")
 
 
 def messages(context: str, question: str, answer: str, lang: str) -> list[Message]:
@@ -222,7 +268,7 @@ def leave_summary_out(row: Row) -> bool:
 
 
 def row_problems(row: Row, page: str, summary: str, hi: int = LIMIT) -> list[str]:
-    """What is wrong with a row of an own document; nothing for a sound one."""
+    """What is wrong with a row whose context was cut from `page`; nothing for a sound one."""
     problems: list[str] = []
     context, rest = row["context"], without_summary(row)
     if context[row["summary_start_char"] : row["summary_end_char"]] != summary:
@@ -230,12 +276,23 @@ def row_problems(row: Row, page: str, summary: str, hi: int = LIMIT) -> list[str
     if not rest or rest not in page:
         problems.append("round_trip")
     start = row["inserted_start_char"]
-    if start and not _is_border(rest, start):
+    if 0 < start < len(rest) and not _is_border(rest, start):
         problems.append("inside_sentence")
     if row["context_tokens"] > row["target_len"] or row["n_tokens"] > hi:
         problems.append("too_long")
     if row["messages"] != messages(context, row["question"], row["answers"][0], row["lang"]):
         problems.append("messages")
+    return problems
+
+
+def paragraph_problems(row: Row, paragraphs: Iterable[Paragraph]) -> list[str]:
+    """What is wrong with the paragraphs of a row: its own document's, or with an answer in them."""
+    listed = list(paragraphs)
+    problems: list[str] = []
+    if any(paragraph.doc_id == row["document_id"] for paragraph in listed):
+        problems.append("own_paragraph")
+    if any(has_answer(row["answers"], paragraph.text) for paragraph in listed):
+        problems.append("answer_in_paragraph")
     return problems
 
 

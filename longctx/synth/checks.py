@@ -211,23 +211,29 @@ def ngram_index(texts: Iterable[str], n: int = 10) -> U64:
 
     A text of fewer than n tokens has none.
     """
-    made = [_ngrams(text, n) for text in texts]
+    made = [_ngrams(answer_tokens(text), n) for text in texts]
     return np.unique(np.concatenate([np.empty(0, dtype=np.uint64), *made]))
 
 
 def ngram_hit(text: str, eval_index: U64, n: int = 10) -> bool:
     """Whether a text shares a run of n tokens with the texts of an index of the same n."""
+    return shared_run(text, eval_index, n) is not None
+
+
+def shared_run(text: str, eval_index: U64, n: int = 10) -> str | None:
+    """The first n tokens in a row that a text shares with those of an index, joined by blanks."""
     if len(eval_index) == 0:
-        return False
-    grams = _ngrams(text, n)
+        return None
+    tokens = answer_tokens(text)
+    grams = _ngrams(tokens, n)
     at = np.minimum(np.searchsorted(eval_index, grams), len(eval_index) - 1)
-    return bool((eval_index[at] == grams).any())
+    found = np.flatnonzero(eval_index[at] == grams)
+    return " ".join(tokens[found[0] : found[0] + n]) if found.size else None
 
 
-def _ngrams(text: str, n: int) -> U64:
+def _ngrams(tokens: Sequence[str], n: int) -> U64:
     from longctx.dedup.shingles import shingle_values
 
-    tokens = answer_tokens(text)
     if len(tokens) < n:
         return np.empty(0, dtype=np.uint64)
     known = {token: h64(token.encode("utf-8", "replace")) for token in set(tokens)}

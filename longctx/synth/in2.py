@@ -3,7 +3,7 @@
 What the steps of `synth.in2` have said of a document is put together here. The checks are those of
 section 8 of the specification: evidence anywhere (chi-squared of depth, in places and in tokens),
 lengths spread evenly (Kolmogorov-Smirnov), pieces of one text neither kept together nor in order,
-types in their shares, answers supported, nothing of evaluation texts. Linear in the rows.
+types in their shares, answers supported. Linear in the rows.
 
 What we changed: a length is compared with the interval that its source leaves, [source, longest],
 for a long source cannot have a short context; token depth counts pieces without the joins.
@@ -126,7 +126,6 @@ def facts(item: Item, row: Row) -> Facts:
         "target": row["target_len"],
         "support": round(support(row["answer"], JOIN.join(asked)), 4),
         "problems": problems,
-        "hits": filled["hits"],
     }
 
 
@@ -134,12 +133,10 @@ def figures(
     rows: Sequence[Facts],
     types: Mapping[str, float],
     lengths: tuple[int, int],
-    decontaminated: bool,
 ) -> dict[str, Any]:
     """The checks by name, each with `ok` (None: too few rows to tell); empty without rows.
 
-    `types` are weights, `lengths` the shortest and the longest context; `decontaminated` says
-    whether there were evaluation texts.
+    `types` are weights, `lengths` the shortest and the longest context.
     """
     if not rows:
         return {}
@@ -155,7 +152,6 @@ def figures(
         "lengths": _lengths(rows, lengths[1]),
         "support": _least([r["support"] for r in rows], LEAST_SUPPORT),
         "rows": _problems(rows),
-        "decontamination": _hits(rows, decontaminated),
     }
     filled = [r for r in rows if r["target"] is not None]
     if filled and lengths[1] > lengths[0]:
@@ -197,11 +193,6 @@ def _lengths(rows: Sequence[Facts], most: int) -> dict[str, Any]:
 def _problems(rows: Sequence[Facts]) -> dict[str, Any]:
     counts = Counter(problem for r in rows for problem in r["problems"])
     return {"problems": dict(sorted(counts.items())), "ok": not counts}
-
-
-def _hits(rows: Sequence[Facts], decontaminated: bool) -> dict[str, Any]:
-    hits = sum(r["hits"] for r in rows)
-    return {"hits": hits, "ok": hits == 0 if decontaminated else None}
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:

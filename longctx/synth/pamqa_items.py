@@ -16,6 +16,8 @@ DOCUMENTS = "documents"
 QUESTION, SUPPORT, ANSWER = "pam.question", "pam.support", "pam.answer"
 GOLD, HARD, RANDOM = "gold", "hard", "random"
 OTHERS = "others"
+# Golds that share a run of words with an evaluation text; they come without their texts.
+CONTAMINATED = "contaminated"
 
 
 def question_of(item: Item) -> Question:
@@ -33,6 +35,8 @@ def documents_of(item: Item, kind: str) -> list[Doc]:
 def loaded(item: Item) -> Question | Reject:
     """The question as a row needs it: narrowed to golds with an answer, or why there is none."""
     question = question_of(item)
+    if not question.golds and (seen := item.replies[DOCUMENTS].get(CONTAMINATED)):
+        return Reject(CONTAMINATED, f"evaluation texts share words with its golds: {seen[0]}")
     verdicts = item.replies.get(SUPPORT, {}).get(GOLD)
     # A gold that could not be judged does not count as one.
     return load(question, None if verdicts is None else [bool(v) for v in verdicts])

@@ -36,7 +36,7 @@ from longctx.synth.rows import Made, Reject, Row, envelope
 from longctx.synth.tokens import TokenCounter
 
 # Why a question cannot become a row, whatever a model says.
-NO_ROW = frozenset({"no_gold", "empty_answer", "answer_not_extractive"})
+NO_ROW = frozenset({"no_gold", "empty_answer", "answer_not_extractive", "contaminated"})
 _VERDICTS = frozenset({"yes", "no", "none", "true", "false"})
 
 

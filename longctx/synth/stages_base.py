@@ -3,12 +3,14 @@
 A barrier that ends in rows. `candidates` beside each part and `chosen` in one place say which
 documents; then a step for every stage that asks a model, whose units are at most `unit_rows`
 documents; `rows` makes rows of the replies, `figures` looks at all of them together, `files` writes
-them by ranges of ids. A killed run goes on from the units that are committed and, inside a unit,
-from the cache of answers. Nothing but the model's answers and the seed decides a byte of the rows:
-neither parts, units nor workers.
+them by ranges of ids. With `against` documents are looked at before anything is asked, and rows
+when they are made (`stages_held_out`). A killed run goes on from the units that are committed and,
+inside a unit, from the cache of answers. Nothing but the model's answers and the seed decides a
+byte of the rows: neither parts, units nor workers.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -23,6 +25,7 @@ from longctx.engine.op import Barrier, Setting
 from longctx.engine.steps import StepRef
 from longctx.engine.units import LoadedWork, Pool, Work
 from longctx.errors import RunError
+from longctx.filter.stages_evaluation import Against, read_sets
 from longctx.io.output_folder import claim, withdraw
 from longctx.llm.accounting import cost_usd
 from longctx.llm.ask import CallStage
@@ -35,6 +38,7 @@ from longctx.llm.spec import (
     price_of,
 )
 from longctx.llm.types import LLMJobError, Usage
+from longctx.synth.held_out import decontamination
 from longctx.synth.items import Bin, Item, Quotas, units_of
 from longctx.synth.prompt import Prompt
 from longctx.synth.rows import Made, Reject, Row
@@ -42,6 +46,16 @@ from longctx.synth.rule_set import rule_set
 from longctx.synth.stages_asking import check_rejects, clients_of, refuse_split_cache
 from longctx.synth.stages_choose import candidates_of, chosen_of, figures_of
 from longctx.synth.stages_files import FilesWork, publish, to_file
+from longctx.synth.stages_held_out import (
+    CLEARED,
+    HELD_OUT,
+    SCREENED,
+    HeldOut,
+    cleared,
+    finished,
+    held_out_of,
+    screened,
+)
 from longctx.synth.stages_work import AskWork, RowsWork, terms_with
 from longctx.synth.tokens import TokenCounter
 
@@ -69,6 +83,8 @@ class Synthesis(Barrier):
     unit_rows: int = Field(200, ge=1)
     shard_rows: int = Field(256, ge=1)
     max_reject_rate: float = Field(0.2, ge=0, le=1)
+    against: tuple[Against, ...] = ()
+    ngram: int = Field(10, ge=2, le=256)
 
     system: ClassVar[str]
     schema: ClassVar[pa.Schema]
@@ -156,11 +172,15 @@ class Synthesis(Barrier):
     def accounted(self, context: BarrierContext, chosen: int) -> bool:
         """Whether what went in is what came out, rejects included; by default documents."""
         made, told = context.step_stats["rows"], context.step_stats["files"]
-        return bool(made["ok"] + told.get("rejects", 0) == chosen)
+        # What a row is turned into later is of a document that had been made into one.
+        later = context.step_stats.get(CLEARED, {}).get("rejects", {})
+        rejects = told.get("rejects", 0) - sum(later.values())
+        return bool(made["ok"] + rejects == chosen)
 
     def rows_made(self, context: BarrierContext) -> int:
-        """How many rows are to be written; by default those of the step `rows`."""
-        return int(context.step_stats["rows"]["rows"])
+        """How many rows are to be written; by default those of the last step that made any."""
+        stats = context.step_stats
+        return int(stats[CLEARED]["ok"] if CLEARED in stats else stats["rows"]["rows"])
 
     def choice_column(self) -> str | None:
         """A column that `bin_of` reads beside the usual ones."""
@@ -175,6 +195,28 @@ class Synthesis(Barrier):
     ) -> StepRef:
         """The rows that are written; ops that choose among all of them do that here."""
         return rows
+
+    def told_beside(self, setting: Setting) -> Mapping[str, Any]:
+        """What a table says of chosen items, by their ids, where they come from one."""
+        return {}
+
+    def reject_id(self, item_id: str, row: Row) -> str:
+        """The id under which a row is rejected; ops with several rows an item name the row."""
+        return item_id
+
+    def held_out(self, context: BarrierContext) -> HeldOut | None:
+        """The evaluation texts that nothing may share a run of words with, where any are named.
+
+        Known once documents are chosen. An op that draws other documents than these asks
+        `HeldOut.shared` about their texts, and takes `HeldOut.depends` into what its step depends
+        on.
+        """
+        step = finished(context, HELD_OUT)
+        return None if step is None else HeldOut(step, self.ngram)
+
+    def accounted_steps(self) -> list[str]:
+        """The steps in which an item goes on or becomes a reject, in their order."""
+        return [SCREENED, *(call.step for call in self.calls()), "rows", CLEARED]
 
     def asked_tokens(self, step: str) -> float:
         """Tokens of a prompt on average, for the plan; by default the document's."""
@@ -193,10 +235,13 @@ class Synthesis(Barrier):
     def fingerprint_fields(self) -> dict[str, Any]:
         known = super().fingerprint_fields()
         generator = {"generator": self.generator.identity()}
-        return {**known, **generator, "prompt_version": self.prompt_version}
+        against = [one.identity(f"{self.op}: against.{i}") for i, one in enumerate(self.against)]
+        own = {"against": against, "prompt_version": self.prompt_version}
+        return {**known, **generator, **own}
 
     def check(self, setting: Setting) -> None:
         claim(setting)
+        read_sets(self.against, setting.stage)
         for spec in self.generators():
             model = backend_of(spec, self.rules()).model_id
             if spec.max_usd is not None and price_of(spec, model) is None:
@@ -244,21 +289,28 @@ class Synthesis(Barrier):
                 "documents that say no language",
             )
         model = self._model_id(self.generator)
-        units = self.asked(context, chosen, model)
+        held_out = held_out_of(self, context)
+        units = self.asked(context, screened(self, context, held_out, chosen, model), model)
         own = self._own_fields() - self.reaches.get("rows", frozenset())
         work = self.rows_work(context.setting, context.relative("rows"), model)
         rows = self._over(context, "rows", units, work, depends=[model], ignore=own)
+        rows = cleared(self, context, held_out, rows, model)
         rows = self.settled(context, rows, chosen, model)
         context.single("figures", partial(figures_of, self, rows), [rows])
+        turned_away = finished(context, SCREENED)
         context.exchange(
             "files",
-            [(rows, to_file)],
+            [(step, to_file) for step in (rows, turned_away) if step is not None],
             None,
             pa.schema([]),
             buckets=1 + max(row["file"] for row in chosen),
-            work=self.files_work(context.setting),
+            work=replace(self.files_work(context.setting), held_out=held_out),
             ignore=self._own_fields(),
-            depends=[context.setting.output, context.setting.recipe_fingerprint],
+            depends=[
+                context.setting.output,
+                context.setting.recipe_fingerprint,
+                *(held_out.depends() if held_out else ()),
+            ],
         )
         if not context.dry:
             publish(self, context, self._told(context, model, len(chosen)))
@@ -351,7 +403,7 @@ class Synthesis(Barrier):
         """What run.json says of the synthesis."""
         stats = context.step_stats
         seen = stats["candidates"]
-        steps = [s for s in (*(c.step for c in self.calls()), "rows") if s in stats]
+        steps = [step for step in self.accounted_steps() if step in stats]
         return {
             "system": self.system,
             "prompt_version": self.prompt_version,
@@ -362,5 +414,13 @@ class Synthesis(Barrier):
             "without_language": seen["without_language"],
             "quotas": self.quotas.report(seen["available"], stats["chosen"]["reached"]),
             "stages": {step: stats[step] for step in steps},
-            "checks": stats["figures"].get("checks", {}),
+            "checks": {**stats["figures"].get("checks", {}), **self._decontaminated(stats)},
         }
+
+    def _decontaminated(self, stats: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """The check of what was written against the evaluation texts, where rows were written."""
+        told = stats["files"]
+        if not told.get("rows"):
+            return {}
+        texts = stats.get(HELD_OUT, {}).get("texts", 0)
+        return {"decontamination": decontamination(told.get("hits", 0), texts, self.ngram)}

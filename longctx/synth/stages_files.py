@@ -22,6 +22,7 @@ from longctx.errors import RunError
 from longctx.io.output_folder import vouch
 from longctx.llm.rejects import reject_table
 from longctx.synth.rows import table_of
+from longctx.synth.stages_held_out import HeldOut
 from longctx.synth.stages_work import REJECT, ROW
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class FilesWork:
 
     op: "Synthesis"
     setting: Setting
+    held_out: HeldOut | None = None
 
     def __call__(self, payload: tuple[str, pa.Table | None], sink: Sink) -> dict[str, Any]:
         name, brought = payload
@@ -65,6 +67,8 @@ class FilesWork:
             sink.write(f"{output}/rejects-{number:05d}.parquet", data, len(rejects))
         self.beside(brought, number, sink)
         told = {"rows": table.num_rows, "rejects": len(rejects), "bytes": sizes}
+        if self.held_out is not None:
+            told["hits"] = sum(self.held_out.shared(row) is not None for row in rows)
         return {"stats": {**told, "files": int(table.num_rows > 0)}}
 
     def stored(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,9 @@
 
 How data flows. The base chooses documents; their types are assigned in the driver, which holds
 their rows without texts. `stages_in2_pool` makes the pool of fillers. Units hold documents that are
-asked alike: `sources` cuts them and turns away those that evaluation texts were found in, `fine`
-and `integration` ask about them, `verify` asks the questions without a context. `fillers` draws
-contexts for what was answered, from numbers alone, and fetches the texts from the shelves; `rows`
-joins.
+asked alike: `sources` cuts them, `fine` and `integration` ask about them, `verify` asks the
+questions without a context. `fillers` draws contexts for what was answered, from numbers alone, and
+fetches the texts from the shelves; `rows` joins.
 
 What we changed is said in `film`, `film_rows` and `in2`; fillers are of the language of their row,
 for else the language would tell where the evidence stands. Lost: general instruction rows, which
@@ -21,11 +20,8 @@ import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
 from longctx.cost.model_calls import ModelCalls
-from longctx.engine import summary
 from longctx.engine.barrier import BarrierContext
-from longctx.engine.op import Setting
 from longctx.errors import RunError
-from longctx.filter.stages_evaluation import Against, read_sets
 from longctx.llm.ask import CallStage
 from longctx.synth import in2
 from longctx.synth.checks import allocate
@@ -72,10 +68,8 @@ class SynthIN2(Synthesis):
     is filled with pieces of other documents in the row's language, drawn from a sample of
     `pool_segments` pieces of each language, in any order. With `verify` the model is asked once
     more without the context, and a row is rejected whose question it answers with confidence.
-
-    Documents that share a run of `ngram` words with the evaluation sets of `against` (as in
-    filter.decontaminate) are neither asked about nor fillers. `cluster_column` names a column with
-    clusters of near-duplicates, of which a document gets no fillers.
+    `cluster_column` names a column with clusters of near-duplicates, of which a document gets no
+    fillers.
 
     The output holds part-*.parquet (rows in the typed schema), chat-*.jsonl (their turns), and
     rejects-*.parquet (documents without a row, each with its reason).
@@ -89,8 +83,6 @@ class SynthIN2(Synthesis):
     min_context: int = Field(LENGTHS[0], ge=256)
     max_context: int = Field(LENGTHS[1], ge=256)
     pool_segments: int = Field(200_000, ge=1)
-    against: tuple[Against, ...] = ()
-    ngram: int = Field(10, ge=2, le=256)
     cluster_column: str | None = Field(None, min_length=1)
     verify: bool = False
     reply_tokens: int = Field(512, ge=1)
@@ -126,14 +118,6 @@ class SynthIN2(Synthesis):
 
     def reads_columns(self) -> tuple[str, ...]:
         return (*self.reads, *([self.cluster_column] if self.cluster_column else []))
-
-    def fingerprint_fields(self) -> dict[str, Any]:
-        known = [one.identity(f"{self.op}: against.{i}") for i, one in enumerate(self.against)]
-        return {**super().fingerprint_fields(), "against": known}
-
-    def check(self, setting: Setting) -> None:
-        super().check(setting)
-        read_sets(self.against, setting.stage)
 
     def calls(self) -> tuple[CallStage, ...]:
         checks = {FINE: check_fine, INTEGRATION: check_integration}
@@ -191,10 +175,14 @@ class SynthIN2(Synthesis):
     def figures(self, facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         types = {str(name): share for name, share in self.types.items()}
         lengths = (self.min_context, self.max_context)
-        return in2.figures([dict(f) for f in facts], types, lengths, bool(self.against))
+        return in2.figures([dict(f) for f in facts], types, lengths)
+
+    def accounted_steps(self) -> list[str]:
+        first, *others = super().accounted_steps()
+        return [first, SOURCES, *others]
 
     def asked(self, context: BarrierContext, chosen: Sequence[dict[str, Any]], model: str) -> Units:
-        held_out, pool = pool_of_corpus(self, context)
+        pool = pool_of_corpus(self, context)
         self._refuse_small_pool(context, {row["lang"] for row in chosen})
         typed = self._typed(chosen, context.setting.seed)
         of_kind = {
@@ -207,9 +195,8 @@ class SynthIN2(Synthesis):
             SOURCES,
             units,
             columns,
-            SourcesWork(self, context.setting, context.relative(SOURCES), held_out, model),
-            depends=[held_out.digest],
-            ignore=self._own_fields() - {"ngram", "cluster_column"},
+            SourcesWork(self, context.setting, context.relative(SOURCES), model),
+            ignore=self._own_fields() - {"cluster_column"},
         )
         self._bring(context, SOURCES, units)
         for call in self.calls():
@@ -219,9 +206,9 @@ class SynthIN2(Synthesis):
             FILLERS,
             units,
             ["text"],
-            FillersWork(self, context.setting, context.relative(FILLERS), held_out, pool),
-            depends=[held_out.digest, pool.numbers.digest, pool.shelves.digest],
-            ignore=self._own_fields() - {"ngram", "min_context", "max_context"},
+            FillersWork(self, context.setting, context.relative(FILLERS), pool),
+            depends=[pool.numbers.digest, pool.shelves.digest],
+            ignore=self._own_fields() - {"min_context", "max_context"},
         )
         self._bring(context, FILLERS, units)
         return units
@@ -255,13 +242,7 @@ class SynthIN2(Synthesis):
 
     def _told(self, context: BarrierContext, model: str, chosen: int) -> dict[str, Any]:
         told, stats = super()._told(context, model, chosen), context.step_stats
-        pool = {**stats["pool"], **stats["segments"], **stats["held_out"]}
-        return {
-            **told,
-            "rejects": summary.merge([told["rejects"], stats[SOURCES]["rejects"]]),
-            "stages": {SOURCES: stats[SOURCES], **told["stages"]},
-            "pool": {**pool, **stats[FILLERS]},
-        }
+        return {**told, "pool": {**stats["pool"], **stats["segments"], **stats[FILLERS]}}
 
 
 def _of_some(told: ModelCalls, calls: int, rows: int) -> ModelCalls:

@@ -23,14 +23,12 @@ from longctx.engine.barrier import BarrierContext
 from longctx.engine.corpus import ROW, Part
 from longctx.engine.op import Setting
 from longctx.engine.steps import BUCKET, Stats, StepRef, read_table
-from longctx.filter.evaluation import LONGEST
-from longctx.filter.stages_evaluation import read_sets
 from longctx.ids import doc_key, doc_keys
-from longctx.synth.checks import U64, answer_tokens, ngram_hit, ngram_index
 from longctx.synth.film import Segment, n_segments, segments_of
 from longctx.synth.film_fillers import Pool, hash_bounds, piece_hashes
 from longctx.synth.items import language_of
 from longctx.synth.rows import SEGMENTS
+from longctx.synth.stages_held_out import HeldOut
 from longctx.synth.tokens import token_counter
 
 if TYPE_CHECKING:
@@ -39,10 +37,7 @@ if TYPE_CHECKING:
 SHELF = 2_048
 _HASHED = pa.schema([("hash", pa.uint64()), ("lang", pa.string()), *SEGMENTS])
 _COUNTED = pa.schema({"lang": pa.string(), "pieces": pa.int64()}.items())
-_GRAMS = "grams.parquet"
-_READS = frozenset(
-    {"lang_share", "default_language", "pool_segments", "against", "ngram", "cluster_column"}
-)
+_READS = frozenset({"lang_share", "default_language", "pool_segments", "cluster_column"})
 
 
 class PoolRef(NamedTuple):
@@ -52,27 +47,22 @@ class PoolRef(NamedTuple):
     shelves: StepRef
 
 
-def pool_of_corpus(op: "SynthIN2", context: BarrierContext) -> tuple[StepRef, PoolRef]:
-    """The steps of the evaluation texts and of the pool."""
+def pool_of_corpus(op: "SynthIN2", context: BarrierContext) -> PoolRef:
+    """The steps of the pool."""
     ignore = frozenset(type(op).model_fields) - {"op"} - _READS | {"prompt_version"}
-    sample = ignore | {"pool_segments", "against", "ngram", "cluster_column"}
+    sample = ignore | {"pool_segments", "cluster_column"}
     columns = ["doc_id", "language", "n_tokens"]
     context.per_part("pieces", partial(_count, op), columns[1:], ignore=sample)
     counts = context.step_stats["pieces"].get("pieces", {})
     bounds = hash_bounds(counts, op.pool_segments)
-    held_out = context.single(
-        "held_out",
-        partial(_held_out, op),
-        ignore=ignore | {"lang_share", "default_language", "pool_segments", "cluster_column"},
-    )
+    held_out = op.held_out(context)
     if op.cluster_column:
         columns.append(op.cluster_column)
     segments = context.per_part(
         "segments",
         partial(_sampled, op, columns, bounds, held_out),
         [*columns, "text"],
-        inputs=[held_out],
-        depends=[bounds],
+        depends=[bounds, *(held_out.depends() if held_out else ())],
         ignore=ignore,
     )
     expected = sum(min(counts[lang], op.pool_segments) for lang in bounds)
@@ -87,7 +77,7 @@ def pool_of_corpus(op: "SynthIN2", context: BarrierContext) -> tuple[StepRef, Po
         depends=[bounds],
     )
     numbers = context.single("pool", partial(_numbered, shelves), [shelves], ignore=ignore)
-    return held_out, PoolRef(numbers, shelves)
+    return PoolRef(numbers, shelves)
 
 
 def _count(op: "SynthIN2", part: Part, setting: Setting) -> pa.Table:
@@ -109,32 +99,11 @@ def _wanted(op: "SynthIN2", tag: str | None) -> str | None:
     return lang if any(lang == name and share for name, share in op.lang_share.items()) else None
 
 
-def _held_out(op: "SynthIN2", setting: Setting) -> "dict[str, pa.Table | bytes | memoryview]":
-    """The n-grams of evaluation texts; long values of unnamed fields are contexts, not items."""
-    sets = read_sets(op.against, setting.stage)
-    texts = [
-        value.text
-        for values in sets.values()
-        for named, value in values
-        if named or len(answer_tokens(value.text)) <= LONGEST
-    ]
-    grams = ngram_index(texts, op.ngram)
-    told = {"texts": len(texts), "ngrams": len(grams)}
-    return {_GRAMS: Stats.attach(pa.table({"gram": grams}), told)}
-
-
-@lru_cache(maxsize=2)
-def held_out_grams(step: StepRef) -> U64:
-    """The index of evaluation texts, once a process; uint64[m], ascending."""
-    grams: U64 = step.read(["gram"]).column("gram").to_numpy()
-    return grams
-
-
 def _sampled(
     op: "SynthIN2",
     columns: list[str],
     bounds: Mapping[str, int],
-    held_out: StepRef,
+    held_out: HeldOut | None,
     part: Part,
     setting: Setting,
 ) -> pa.Table:
@@ -143,12 +112,12 @@ def _sampled(
     told = {"contaminated": 0, "absent": 0}
     rows: list[dict[str, Any]] = []
     if wanted:
-        grams, counter = held_out_grams(held_out), token_counter(setting.tokenizer)
+        counter = token_counter(setting.tokenizer)
         for group in part.groups([*columns, "text"]):
             mine = group.filter(pa.array(np.isin(group.column(ROW).to_numpy(), list(wanted))))
             for row in mine.to_pylist():
                 lang, hashes = wanted[row[ROW]]
-                if ngram_hit(row["text"], grams, op.ngram):
+                if held_out and held_out.shared(row["text"]):
                     told["contaminated"] += 1
                     continue
                 cluster = cluster_of(row, op.cluster_column)

@@ -5,7 +5,7 @@ step `sources` says how a document is cut and asked, `fillers` how long its cont
 texts that fill it. A unit holds its own documents and fillers, and one shelf of the pool: 200 rows
 of 4,096 to 32,768 words take 140 MB. Each unit reads the shelves that it needs, most of them where
 the pool is not much larger than what it draws (120 MB for 200,000 pieces); texts are written twice,
-here and in the rows. N-grams of evaluation texts are looked for in every text of a row, 9 MB/s.
+here and in the rows.
 """
 
 from collections import Counter
@@ -18,17 +18,15 @@ import pyarrow as pa
 
 from longctx.engine.corpus import parquet_groups
 from longctx.engine.op import Setting
-from longctx.engine.steps import StepRef
 from longctx.engine.units import Sink
 from longctx.llm.keys import canonical_json
 from longctx.llm.rejects import StageCount, reject_table
-from longctx.synth.checks import U64, ngram_hit
 from longctx.synth.film import Segment, segments_of
 from longctx.synth.film_rows import JOIN, asked_piece, draw_context
-from longctx.synth.in2 import INTEGRATION, SOURCES, Source, asked_of, cut, source_of, used_of
+from longctx.synth.in2 import INTEGRATION, SOURCES, Source, cut, source_of, used_of
 from longctx.synth.items import Item
 from longctx.synth.rows import Reject as RowReject
-from longctx.synth.stages_in2_pool import PoolRef, cluster_of, held_out_grams, shelves_of
+from longctx.synth.stages_in2_pool import PoolRef, cluster_of, shelves_of
 from longctx.synth.stages_work import REPLIES, Groups, counted, items_of, own_reject
 from longctx.synth.tokens import TokenCounter, token_counter
 
@@ -38,17 +36,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SourcesWork:
-    """Work of the step `sources`: documents cut into pieces, without those that were seen."""
+    """Work of the step `sources`: documents cut into pieces."""
 
     op: "SynthIN2"
     setting: Setting
     folder: str
-    held_out: StepRef
     model: str
 
     def __call__(self, payload: tuple[str, Groups], sink: Sink) -> dict[str, Any]:
         name, groups = payload
-        counter, grams = token_counter(self.setting.tokenizer), held_out_grams(self.held_out)
+        counter = token_counter(self.setting.tokenizer)
         kinds = {row["id"]: row for _, brought in groups for row in brought["rows"]}
         clusters = self._clusters(groups, set(kinds))
         good: dict[str, Source] = {}
@@ -56,7 +53,7 @@ class SourcesWork:
         items = items_of(self.setting.run_dir, groups)
         for item in items:
             cluster = clusters.get(item.id)
-            made = self._source(item, kinds[item.id], cluster, counter, grams)
+            made = self._source(item, kinds[item.id], cluster, counter)
             if isinstance(made, RowReject):
                 bad[item.id] = made
             else:
@@ -76,10 +73,7 @@ class SourcesWork:
         chosen: Mapping[str, Any],
         cluster: str | None,
         counter: TokenCounter,
-        grams: U64,
     ) -> Source | RowReject:
-        if ngram_hit(item.text, grams, self.op.ngram):
-            return RowReject(code="contaminated", detail=f"a run of {self.op.ngram} words")
         pieces = segments_of(item.id, item.text, counter)
         least = 2 if chosen["kind"] == INTEGRATION else 1
         if len(pieces) < least:
@@ -113,7 +107,6 @@ class FillersWork:
     op: "SynthIN2"
     setting: Setting
     folder: str
-    held_out: StepRef
     pool: PoolRef
 
     def __call__(self, payload: tuple[str, Groups], sink: Sink) -> dict[str, Any]:
@@ -123,7 +116,7 @@ class FillersWork:
         drawn = {item.id: self._drawn(item, join_tokens) for item in items}
         wanted = {n for found in drawn.values() for n in found.get("numbers", [])}
         texts = shelves_of(self.pool).fetch(wanted)
-        replies = {item.id: self._filled(item, drawn[item.id], texts) for item in items}
+        replies = {item.id: _filled(drawn[item.id], texts) for item in items}
         write_replies(sink, f"{self.folder}/{name}.parquet", replies)
         told = sum(len(found.get("numbers", [])) for found in drawn.values())
         return {"stats": {"rows": len(items), "fillers": told, "distinct": len(wanted)}}
@@ -142,19 +135,12 @@ class FillersWork:
             return found._asdict()
         return {"target": found.target, "numbers": shelves.pieces(item.lang, found.numbers)}
 
-    def _filled(
-        self, item: Item, drawn: Mapping[str, Any], texts: Mapping[int, Segment]
-    ) -> dict[str, Any]:
-        """What a row needs, and how many of its texts share n-grams with evaluation texts."""
-        if "code" in drawn:
-            return dict(drawn)
-        fillers = [texts[n] for n in drawn["numbers"]]
-        asked = asked_of(item)
-        told = [item.text, asked["question"], asked["answer"], *(s.text for s in fillers)]
-        grams = held_out_grams(self.held_out)
-        hits = sum(ngram_hit(text, grams, self.op.ngram) for text in told)
-        pieces = [piece._asdict() for piece in fillers]
-        return {"target": drawn["target"], "fillers": pieces, "hits": hits}
+
+def _filled(drawn: Mapping[str, Any], texts: Mapping[int, Segment]) -> dict[str, Any]:
+    """What a row needs."""
+    if "code" in drawn:
+        return dict(drawn)
+    return {"target": drawn["target"], "fillers": [texts[n]._asdict() for n in drawn["numbers"]]}
 
 
 def write_replies(sink: Sink, name: str, found: Mapping[str, Mapping[str, Any]]) -> None:

@@ -64,8 +64,9 @@ from longctx.synth.longmit_path import (
 )
 from longctx.synth.longmit_rows import BOUND, LEAST_LIMIT, RESERVE
 from longctx.synth.prompt import Prompt
-from longctx.synth.rows import LONGMIT
+from longctx.synth.rows import LONGMIT, Row
 from longctx.synth.stages_base import Language, Synthesis, Units
+from longctx.synth.stages_held_out import SCREENED
 from longctx.synth.stages_longmit_paths import Library, library_of
 from longctx.synth.stages_longmit_rows import PathRowsWork
 from longctx.synth.stages_longmit_work import CHAINS, ChainsWork, PathAskWork, SimilarWork
@@ -226,6 +227,9 @@ class SynthLongMIT(Synthesis):
             return necessity_by_model(path, candidate, said)
         return necessity_by_rule(path, candidate) if self.necessity == "rule" else (None, None)
 
+    def reject_id(self, item_id: str, row: Row) -> str:
+        return str(row["id"])
+
     def figures(self, facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return figures(facts, self.max_row)
 
@@ -322,10 +326,11 @@ class SynthLongMIT(Synthesis):
         stats = context.step_stats
         turned = stats["rows"]["turned_away"]
         dropped = {step: sum(codes.values()) for step, codes in turned.items()}
+        turned_away = sum(stats.get(SCREENED, {}).get("rejects", {}).values())
         goes_on = [(REFERENCE, ANSWER), (ANSWER, SIMPLIFY)]
         return (
             stats["files"].get("rejects", 0) == sum(self._rejects(context).values())
-            and stats["paths"]["on_paths"] + dropped.get("paths", 0) == chosen
+            and stats["paths"]["on_paths"] + dropped.get("paths", 0) + turned_away == chosen
             and all(
                 stats[step]["ok"] - dropped.get(step, 0) == stats[after]["rows_in"]
                 for step, after in goes_on
@@ -335,7 +340,7 @@ class SynthLongMIT(Synthesis):
     def _rejects(self, context: BarrierContext) -> dict[str, int]:
         """Everything that came to nothing, by its code."""
         stats = context.step_stats
-        steps = [*(call.step for call in self.calls()), "rows"]
+        steps = [step for step in self.accounted_steps() if step in stats]
         turned = stats["rows"]["turned_away"].values()
         return summary.merge([*(stats[step]["rejects"] for step in steps), *turned])
 

@@ -15,7 +15,6 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from longctx.cost.model_calls import ModelCalls
-from longctx.engine import summary
 from longctx.engine.barrier import BarrierContext
 from longctx.llm.ask import CallStage
 from longctx.llm.spec import GeneratorSpec
@@ -251,20 +250,18 @@ class SynthLongWriter(Synthesis):
         context.over_parts(step, units, ["text"], work, depends=[model], ignore=ignore)
         self._bring(context, step, units)
 
+    def accounted_steps(self) -> list[str]:
+        first, *others = super().accounted_steps()
+        others.insert(others.index(WRITE) + 1, CHECKED)
+        return [first, INSTRUCTIONS, *others]
+
     def _told(self, context: BarrierContext, model: str, chosen: int) -> dict[str, Any]:
-        told, stats = super()._told(context, model, chosen), context.step_stats
-        order = [INSTRUCTIONS, *(call.step for call in self.calls()), "rows"]
-        order.insert(order.index(WRITE) + 1, CHECKED)
-        stages = {step: stats[step] for step in order}
+        told = super()._told(context, model, chosen)
         checks = told["checks"]
         if checks:
-            checks = {**checks, "conservation": _conservation(chosen, list(stages.values()))}
-        return {
-            **told,
-            "rejects": summary.merge(stage["rejects"] for stage in stages.values()),
-            "stages": stages,
-            "checks": checks,
-        }
+            stages = list(told["stages"].values())
+            checks = {**checks, "conservation": _conservation(chosen, stages)}
+        return {**told, "checks": checks}
 
 
 def _stage(name: str, check: Check, max_tokens: int, **options: Any) -> CallStage:

@@ -37,6 +37,7 @@ from longctx.synth.pamqa_table import Asked, read_asked
 from longctx.synth.prompt import Prompt
 from longctx.synth.rows import PAMQA, Made, Reject, Row
 from longctx.synth.stages_base import Language, Synthesis, Units
+from longctx.synth.stages_held_out import SCREENED, finished
 from longctx.synth.stages_pamqa_asked import chosen_of_table, of_replies, of_table, seen
 from longctx.synth.stages_pamqa_find import find_documents
 from longctx.synth.stages_pamqa_work import AnswerWork, QuestionWork, SupportWork
@@ -186,6 +187,11 @@ class SynthPamQA(Synthesis):
         if self.questions is not None:
             self.table(setting.stage)
 
+    def told_beside(self, setting: Setting) -> Mapping[str, Any]:
+        if self.questions is None:
+            return {}
+        return {one.id: one.plain() for one in self.table(setting.stage)}
+
     def generators(self) -> tuple[GeneratorSpec, ...]:
         return super().generators() if self.calls() else ()
 
@@ -278,11 +284,13 @@ class SynthPamQA(Synthesis):
     def _asked(self, context: BarrierContext) -> StepRef:
         """The step `asked`: all questions, of the table or of the replies of the first stage."""
         ignore = self._own_fields() - self.chooses | {"prompt_version"}
-        chosen = _finished(context, "chosen")
+        chosen = _done(context, "chosen")
         if self.questions is not None:
-            rule = partial(of_table, self, chosen)
-            return context.single("asked", rule, [chosen], ignore=ignore)
-        replies = _finished(context, QUESTION)
+            away = finished(context, SCREENED)
+            rule = partial(of_table, self, chosen, away)
+            read = [chosen, *([away] if away else [])]
+            return context.single("asked", rule, read, ignore=ignore)
+        replies = _done(context, QUESTION)
         rule = partial(of_replies, chosen, replies)
         return context.single("asked", rule, [chosen, replies], ignore=ignore)
 
@@ -301,6 +309,8 @@ class SynthPamQA(Synthesis):
         told, stats = super()._told(context, model, chosen), context.step_stats
         retrievers = ["bm25", *(["embedding"] if "queries" in stats else [])]
         found = {k: v for k, v in stats["ranked"].items() if k != "warnings"}
+        if "contaminated" in stats["texts"]:
+            found["contaminated"] = stats["texts"]["contaminated"]
         items = "document" if self.questions is None else "question"
         return {**told, "items": items, "negatives": {"retrievers": retrievers, **found}}
 
@@ -315,7 +325,8 @@ def _unit_of(units: Units) -> dict[str, int]:
     }
 
 
-def _finished(context: BarrierContext, step: str) -> StepRef:
-    """The files of a step that is done."""
-    commits = context.step_commits[step]
-    return StepRef(context.setting.run_dir, tuple((c.unit, c.files) for c in commits))
+def _done(context: BarrierContext, step: str) -> StepRef:
+    """The files of a step that every run of the op has."""
+    found = finished(context, step)
+    assert found is not None, step
+    return found

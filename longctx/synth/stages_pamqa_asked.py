@@ -64,8 +64,15 @@ def chosen_of_table(op: "SynthPamQA", setting: Setting) -> dict[str, Any]:
     return {"chosen.parquet": Stats.attach(table, told)}
 
 
-def of_table(op: "SynthPamQA", chosen: StepRef, setting: Setting) -> dict[str, Any]:
-    ids = set(chosen.read(["id"]).column("id").to_pylist())
+def of_table(
+    op: "SynthPamQA", chosen: StepRef, away: StepRef | None, setting: Setting
+) -> dict[str, Any]:
+    """The chosen questions but for those that were turned away."""
+    ids, bad = (
+        set(step.read(["id"]).column("id").to_pylist()) if step else set()
+        for step in (chosen, away)
+    )
+    ids -= bad
     return _asked_file([one for one in op.table(setting.stage) if one.id in ids])
 
 

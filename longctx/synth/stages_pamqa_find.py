@@ -2,7 +2,8 @@
 
 How data flows. Every part has given its own best documents (`stages_pamqa_search`). One place takes
 the best of all parts, fuses both retrievers, draws the random ones, and says what to fetch from
-which part (`ranked`). Each part fetches its own (`texts`), and an exchange brings them to the unit
+which part (`ranked`). Each part fetches its own (`texts`), but for documents that share a run of
+words with evaluation texts, of which the id alone is told, and an exchange brings them to the unit
 of their question, in the form of a stage's replies (`documents`).
 
 `ranked` holds some 300 short rows a question, and while it merges `retrieve` hits of each part.
@@ -26,8 +27,9 @@ from longctx.engine.corpus import ROW, Part
 from longctx.engine.op import Setting
 from longctx.engine.steps import BUCKET, Stats, StepRef, read_table
 from longctx.llm.keys import canonical_json
-from longctx.synth.pamqa_items import DOCUMENTS
+from longctx.synth.pamqa_items import CONTAMINATED, DOCUMENTS
 from longctx.synth.pamqa_mining import best, drawn, first_passage, fused, pools
+from longctx.synth.stages_held_out import HeldOut
 from longctx.synth.stages_pamqa_asked import asked_in
 from longctx.synth.stages_pamqa_search import GOLD, POOL, SEARCH, Steps, search
 from longctx.synth.stages_work import REPLIES
@@ -65,11 +67,13 @@ def find_documents(
     rule = partial(_ranked, op, asked, found, has_vectors)
     ranked = context.single("ranked", rule, [asked, found], ignore=steps.ignore(_DRAWS))
     columns = ["doc_id", "text", "meta", *([op.cluster_column] if op.cluster_column else [])]
+    held_out = op.held_out(context)
     texts = context.per_part(
         "texts",
-        partial(_texts, op, columns, ranked),
+        partial(_texts, op, columns, ranked, held_out),
         columns,
         inputs=[ranked],
+        depends=held_out.depends() if held_out else (),
         ignore=steps.ignore(_SHOWS),
     )
     ids = sorted(asked.read(["id"]).column("id").to_pylist())
@@ -165,9 +169,14 @@ def _merged(op: "SynthPamQA", found: StepRef) -> tuple[pa.Table, pa.Table, pa.Ta
 
 
 def _texts(
-    op: "SynthPamQA", columns: list[str], ranked: StepRef, part: Part, setting: Setting
+    op: "SynthPamQA",
+    columns: list[str],
+    ranked: StepRef,
+    held_out: HeldOut | None,
+    part: Part,
+    setting: Setting,
 ) -> pa.Table:
-    """What is wanted of a part, as it is shown."""
+    """What is wanted of a part, as it is shown; of contaminated documents the id alone."""
     name = _file_of(part.index)
     file = next((f for f in ranked.files if f.name.endswith(f"/{name}")), None)
     if file is None:
@@ -176,19 +185,26 @@ def _texts(
     rows = wanted.column(ROW).to_numpy()
     counter = token_counter(setting.tokenizer)
     docs: dict[int, str] = {}
+    bad = 0
     for group in part.groups(columns):
         mine = group.filter(pa.array(np.isin(group.column(ROW).to_numpy(), rows)))
         for row in mine.to_pylist():
+            title = _title(row["meta"], op.title_field)
+            if held_out and held_out.shared([title, row["text"]]):
+                bad += 1
+                docs[row[ROW]] = canonical_json({CONTAMINATED: row["doc_id"]})
+                continue
             cluster = row[op.cluster_column] if op.cluster_column else None
             shown = {
                 "doc_id": row["doc_id"],
-                "title": _title(row["meta"], op.title_field),
+                "title": title,
                 "text": first_passage(row["text"], counter, op.passage_tokens),
                 "cluster_id": None if cluster is None else str(cluster),
             }
             docs[row[ROW]] = canonical_json(shown)
     told = pa.array([docs[row] for row in rows.tolist()], pa.large_string())
-    return wanted.drop_columns([ROW]).append_column("doc", told).cast(_FETCHED)
+    table = wanted.drop_columns([ROW]).append_column("doc", told).cast(_FETCHED)
+    return Stats.attach(table, {CONTAMINATED: bad} if held_out else {})
 
 
 def _title(meta: str | None, field: str | None) -> str:
@@ -217,7 +233,11 @@ def _gathered(ids: Sequence[str], table: pa.Table, setting: Setting) -> pa.Table
     found: dict[int, dict[str, Any]] = {}
     for row in table.sort_by(order).to_pylist():
         own = found.setdefault(row["question"], {name: [] for name in KINDS})
-        own[names[row["kind"]]].append(json.loads(row["doc"]))
+        doc = json.loads(row["doc"])
+        if CONTAMINATED not in doc:
+            own[names[row["kind"]]].append(doc)
+        elif row["kind"] == KINDS["gold"]:
+            own.setdefault(CONTAMINATED, []).append(doc[CONTAMINATED])
     listed = [
         {"id": ids[n], "reply": canonical_json({**own, "asked": own["asked"][0]}), "fix": None}
         for n, own in found.items()
