@@ -55,6 +55,7 @@ from longctx.synth.rows import Reject, Row
 from longctx.synth.rule_set import rule_set
 from longctx.synth.stages_asking import PASSING, check_share, clients_of, refuse_split_cache
 from longctx.synth.stages_base import Synthesis, Units
+from longctx.synth.stages_held_out import CLEARED, SCREENED
 from longctx.synth.stages_table import content_of
 from longctx.synth.stages_work import terms_with
 from longctx.synth.tokens import TokenCounter
@@ -168,6 +169,14 @@ class Preference(Synthesis):
         super().check(setting)
         if self.prompts is not None:
             prompts_of(self.prompts, f"{setting.stage}: prompts")
+
+    def told_beside(self, setting: Setting) -> Mapping[str, Any]:
+        if self.prompts is None:
+            return {}
+        return prompts_of(self.prompts, f"{setting.stage}: prompts")
+
+    def reject_id(self, item_id: str, row: Row) -> str:
+        return str(row["id"])
 
     def rows_work(self, setting: Setting, folder: str, model: str) -> Work:
         return PairRows(self, setting, folder, model)
@@ -355,7 +364,12 @@ class Preference(Synthesis):
             **told,
             "checks": {**told["checks"], "judge_controls": weak},
             "rejects": summary.merge([told["rejects"], judged["rejects"]]),
-            "stages": {**asked, **{s: judged["stages"][s] for s in order}, "rows": stats["rows"]},
+            "stages": {
+                **{s: stats[s] for s in (SCREENED,) if s in stats},
+                **asked,
+                **{s: judged["stages"][s] for s in order},
+                **{s: stats[s] for s in ("rows", CLEARED) if s in stats},
+            },
             "judge": report,
             "control_calls": stats[CONTROLS]["stages"],
             "prompts": {n: known[n] for n in lost if n in known},

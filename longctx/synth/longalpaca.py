@@ -230,10 +230,15 @@ def _long(
 def assemble_short(
     row: Mapping[str, Any], lang: str, source: str, counter: TokenCounter, seed: int
 ) -> Row:
-    """A short row: a non-empty `input` follows the instruction after a blank line."""
-    asked = [row["instruction"], *([row["input"]] if row.get("input") else [])]
+    """A short row, asked by its `short_instruction`."""
     own = {"file": None, "category": "short", "kind": "short"}
-    return _row(row, "\n\n".join(asked), row["output"], own, lang, source, counter, seed)
+    asked = short_instruction(row)
+    return _row(row, asked, row["output"], own, lang, source, counter, seed)
+
+
+def short_instruction(row: Mapping[str, Any]) -> str:
+    """What a short row asks: a non-empty `input` follows the instruction after a blank line."""
+    return "\n\n".join([row["instruction"], *([row["input"]] if row.get("input") else [])])
 
 
 def _row(

@@ -20,10 +20,16 @@ from longctx.engine.steps import Stats, StepRef, read_table
 from longctx.engine.units import Sink
 from longctx.llm.keys import canonical_json
 from longctx.synth.draw import hash_order
-from longctx.synth.longalpaca import SYSTEM, assemble_short, longalpaca_mix
+from longctx.synth.longalpaca import (
+    SYSTEM,
+    assemble_short,
+    longalpaca_mix,
+    short_instruction,
+)
 from longctx.synth.longalpaca_items import SHORT
 from longctx.synth.rows import Reject
 from longctx.synth.stages_files import FilesWork, of_kind
+from longctx.synth.stages_held_out import HeldOut
 from longctx.synth.stages_work import REJECT, ROW, ROWS, own_reject
 from longctx.synth.tokens import token_counter
 
@@ -41,8 +47,12 @@ def mixed(
     """The steps `mixture` and `taken`; the latter has rows and rejects as `rows` has them."""
     ignore = frozenset(type(op).model_fields) - {"op", "rows", "short", "ratio", "quota", "fill"}
     ignore |= {"prompt_version"}
+    held_out = op.held_out(context)
     mixture = context.single(
-        MIXTURE, partial(_mixture, op, rows, files), [rows], ignore=ignore - {"shard_rows"}
+        MIXTURE,
+        partial(_mixture, op, rows, files, held_out),
+        [rows, *([held_out.step] if held_out else [])],
+        ignore=ignore - {"shard_rows", *(["ngram"] if held_out else [])},
     )
     short = context.step_stats[MIXTURE].get("short_taken", 0)
     payloads: list[Any] = [["rows", i] for i in range(len(rows.files))]
@@ -53,7 +63,11 @@ def mixed(
 
 
 def _mixture(
-    op: "SynthLongAlpaca", rows: StepRef, files: int, setting: Setting
+    op: "SynthLongAlpaca",
+    rows: StepRef,
+    files: int,
+    held_out: HeldOut | None,
+    setting: Setting,
 ) -> "dict[str, pa.Table | bytes | memoryview]":
     """Which rows are taken, and the file of each."""
     long = []
@@ -63,7 +77,12 @@ def _mixture(
             if row["kind"] == ROW:
                 known = json.loads(row["facts"])
                 long.append({"id": row["id"], **known})
-    short = [{"id": row["id"]} for row in op.short_rows(setting.stage)]
+    listed = op.short_rows(setting.stage)
+    short = [
+        {"id": row["id"]}
+        for row in listed
+        if held_out is None or not held_out.shared([short_instruction(row), row["output"]])
+    ]
     mix = longalpaca_mix(
         long, short, op.ratio, op.shares, total=op.rows, seed=setting.seed, fill=op.fill
     )
@@ -73,7 +92,8 @@ def _mixture(
     ]
     told = {
         "long": len(long),
-        "short": len(short),
+        "short": len(listed),
+        **({"short_contaminated": len(listed) - len(short)} if held_out else {}),
         "duplicates": mix.duplicates,
         "short_taken": sum(row["kind"] == SHORT for row in placed),
         "long_taken": sum(row["kind"] != SHORT for row in placed),

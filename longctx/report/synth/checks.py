@@ -81,6 +81,7 @@ _SHOULD = {
 }
 # Checks that cannot be told because what they compare with was not given.
 _WITHOUT = frozenset({"decontamination"})
+_NONE = "none were given, so nothing was held out"
 _LARGEST = 1e18
 # What judges nothing although its `ok` is null.
 _FIGURES = frozenset({"inconsistent"})
@@ -92,7 +93,11 @@ def check_of(name: str, found: Mapping[str, Any]) -> Check:
     should = _SHOULD.get(name, one_line(name.replace("_", " "), 60).capitalize())
     verdict = _verdict(name, found)
     figures = {k: v for k, v in found.items() if k not in ("ok", "warn")}
-    said = "none were given" if verdict == "not looked at" else _found(figures)
+    said = (
+        "none were given, so nothing was held out"
+        if verdict == "not looked at"
+        else _found(figures)
+    )
     sentence = f"{should}: {said}."
     if found.get("warn") is True and verdict == "holds":
         sentence += " One sound run in a hundred is as far off as this."
@@ -202,6 +207,11 @@ def _range(f: Mapping[str, Any]) -> str:
     return f"from {low} to {high}, {mean} on average"
 
 
+def _looked_for(f: Mapping[str, Any]) -> str:
+    texts = f"{plural(round(f['texts']), 'text')} of theirs looked for"
+    return f"{plural(round(f['hits']), 'row')} found, {texts} in runs of {count(f['ngram'])} words"
+
+
 def _hits(f: Mapping[str, Any]) -> str:
     return f"{count(f['hits'])} found"
 
@@ -226,6 +236,7 @@ _FORMS = (
     (("min", "mean", "max", "over"), _over),
     (("min", "mean", "max", "bound"), _bounded),
     (("min", "mean", "max"), _range),
+    (("hits", "texts", "ngram"), _looked_for),
     (("hits",), _hits),
     (("n",), lambda f: f"{count(f['n'])} looked at"),
 )
