@@ -185,11 +185,6 @@ class SynthChatQA2(Synthesis):
         if self.takes_paragraphs and self.embedder != HASH:
             self._encoder().check(setting)
 
-    def prepare(self, setting: Setting) -> None:
-        super().prepare(setting)
-        if self.takes_paragraphs and self.embedder != HASH:
-            self._encoder().prepare(setting)
-
     def calls(self) -> tuple[CallStage, ...]:
         allowed = ((SUMMARY, check_summary, self.summary_tokens), (ASKED, check_qa, self.qa_tokens))
         return tuple(
@@ -247,7 +242,7 @@ class SynthChatQA2(Synthesis):
             units,
             ["text"],
             RelatedWork(self, context.setting, context.relative(RELATED), pool),
-            depends=[pool.pool.digest, pool.index.digest],
+            depends=[pool.texts.digest, pool.vectors.digest],
             ignore=self._own_fields() - _LENGTHS - {"embedder"},
         )
         self._bring(context, RELATED, units)
