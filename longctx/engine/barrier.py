@@ -8,6 +8,7 @@ Ray Data's hash shuffle from committed files to committed files: if it fails, it
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -46,6 +47,8 @@ from longctx.engine.units import (
     run_units,
 )
 from longctx.io import paths
+
+Beforehand = Callable[[Step], None]
 
 
 class BarrierContext:
@@ -122,12 +125,14 @@ class BarrierContext:
         depends: Iterable[Any] = (),
         ignore: Iterable[str] = (),
         pool: Pool | None = None,
+        beforehand: Beforehand | None = None,
     ) -> StepRef:
         """Run a work on each of several lists of parts, named by number, each with a plain value.
 
         The work gets the unit's name and the list with the parts themselves; `columns` of them are
         all that it may read. `depends` are plain values that decide its files beside the op's
-        fields. With a `pool` it is loaded once in each of its actors.
+        fields. With a `pool` it is loaded once in each of its actors. What has to be done for all
+        units together before any is worked, `beforehand` does, with the units that are left.
         """
         base = fingerprint([self._base(step, ignore), *depends])
         states = self.corpus.states(columns)
@@ -136,7 +141,7 @@ class BarrierContext:
             seen = fingerprint([base, [(states[n], value) for n, value in group]])
             parts = [(self.corpus.part(n), value) for n, value in group]
             units.append(Unit(f"{i:06d}", seen, (f"{i:06d}", parts)))
-        return self._run(step, units, work, "block", pool)
+        return self._run(step, units, work, "block", pool, beforehand)
 
     def over_values(
         self,
@@ -147,6 +152,7 @@ class BarrierContext:
         depends: Iterable[Any] = (),
         ignore: Iterable[str] = (),
         pool: Pool | None = None,
+        beforehand: Beforehand | None = None,
     ) -> StepRef:
         """Run a work on each of several plain values, which name all files that it may read.
 
@@ -157,7 +163,7 @@ class BarrierContext:
             Unit(f"{i:06d}", fingerprint([base, value]), (f"{i:06d}", value))
             for i, value in enumerate(values)
         ]
-        return self._run(step, units, work, "block", pool)
+        return self._run(step, units, work, "block", pool, beforehand)
 
     def single(
         self,
@@ -324,11 +330,14 @@ class BarrierContext:
         work: Work | LoadedWork,
         place: str,
         pool: Pool | None = None,
+        beforehand: Beforehand | None = None,
     ) -> StepRef:
         clock = time.perf_counter()
         plan = Step(self.setting.run_dir, self._path(step), units)
         if self.dry:
             self._look(step, plan)
+        elif beforehand and (todo := pending(plan).todo):
+            beforehand(replace(plan, units=todo))
         result = run_units(
             plan,
             work,

@@ -136,6 +136,10 @@ class VLLMGenerator(VLLMSettings, Asking):
 
     backend: Literal["vllm"]
 
+    def settings(self) -> VLLMSettings:
+        """The fields that the engines are started with."""
+        return _part(self, VLLMSettings)
+
     @model_validator(mode="after")
     def _sets_what_a_batch_obeys(self) -> "VLLMGenerator":
         for name in (*_SHARED, "max_usd", "price_file"):
@@ -161,7 +165,7 @@ def model_id_of(spec: Asking, rules: RuleSet) -> str:
     if isinstance(spec, OpenAIGenerator):
         return f"api:{spec.model}@{spec.version}" if spec.version else f"api:{spec.model}"
     if isinstance(spec, VLLMGenerator):
-        return VLLMBackend(_part(spec, VLLMSettings)).model_id
+        return VLLMBackend(spec.settings()).model_id
     return backend_of(spec, rules).model_id
 
 
@@ -177,7 +181,7 @@ def backend_of(spec: Asking, rules: RuleSet) -> Backend:
         return LlamaCpp(_part(spec, LlamaCppSettings))
     if isinstance(spec, VLLMGenerator):
         require_vllm()
-        return VLLMBackend(_part(spec, VLLMSettings))
+        return VLLMBackend(spec.settings())
     assert isinstance(spec, ScriptedGenerator)
     return ScriptedBackend(rules.rules, rules.version, FaultPlan(spec.faults))
 
@@ -252,18 +256,19 @@ def close_client() -> None:
 
 
 def _client(spec: Asking, run_dir: str, rules: RuleSet, terms: Terms) -> Client:
-    cache = cache_of(*spec.cache_place(run_dir))
+    place = spec.cache_place(run_dir)
     if isinstance(spec, VLLMGenerator):
         # The engines run elsewhere, and whoever starts them keeps to the limits.
-        backend = VLLMBackend(_part(spec, VLLMSettings))
-        return BatchedClient(backend, cache, ClientSettings(), terms.batch)
+        batched = VLLMBackend(spec.settings())
+        return BatchedClient(batched, cache_of(*place), ClientSettings(), terms.batch)
     settings = ClientSettings(
         **{name: getattr(spec, name) for name in _SHARED},
         max_tokens_total=terms.tokens_left,
         max_usd=terms.usd_left,
         actors=terms.clients,
     )
-    return Client(backend_of(spec, rules), cache, settings, price=terms.price)
+    backend = backend_of(spec, rules)
+    return Client(backend, cache_of(*place), settings, price=terms.price)
 
 
 def cache_of(kind: CacheKind, url: str) -> Cache:

@@ -13,6 +13,7 @@ of, and its controls.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -29,6 +30,7 @@ from longctx.llm import controls
 from longctx.llm.ask import CallStage
 from longctx.llm.controls import Control
 from longctx.llm.spec import GeneratorSpec, RuleSet, Terms, price_of
+from longctx.llm.stages_batches import Batches, batches_of
 from longctx.location import Location
 from longctx.prefer.asked import QUESTION, Asked
 from longctx.prefer.asking import Asker
@@ -42,6 +44,7 @@ from longctx.prefer.stages_prompts import (
 from longctx.prefer.stages_work import (
     CALLS,
     CONTROLS,
+    JUDGE,
     JUDGED,
     Clients,
     ControlsWork,
@@ -246,7 +249,9 @@ class Preference(Synthesis):
             clients = min(clients_of(s, context.workers, len(units)) for s in self.generators())
             for one in self.generators():
                 refuse_split_cache(one, context.setting)
-        work = JudgedWork(self._both(context, clients, model, judge), context.relative(JUDGED))
+        both, batches = self._asking(context, JUDGED, clients, (model, judge))
+        work = JudgedWork(both, context.relative(JUDGED))
+        pool = Pool(clients, self._gpus(), ahead=1)
         context.over_parts(
             JUDGED,
             units,
@@ -254,8 +259,11 @@ class Preference(Synthesis):
             work,
             depends=[model, judge, [_told_by(call) for call in self.judged_calls()]],
             ignore=self._own_fields() - self.decides,
-            pool=Pool(clients, self._gpus(), ahead=1),
+            pool=pool,
+            beforehand=both.beforehand(batches, work, pool) if batches else None,
         )
+        if batches:
+            batches.clear()
         if not context.dry:
             self._check_stages(context)
         self._bring(context, JUDGED, units)
@@ -267,11 +275,21 @@ class Preference(Synthesis):
         """What an actor needs that holds both models."""
         return float(sum(getattr(one, "num_gpus", 0) for one in self.generators()))
 
-    def _both(self, context: BarrierContext, clients: int, model: str, judge: str) -> Clients:
-        """Both models with what is left to spend of each: what is committed counts."""
-        known = ((self.generator, model), (self.judging_spec, judge))
-        policy, judging = (self._left(context, spec, name, clients) for spec, name in known)
-        return Clients(self, context.setting, policy, judging)
+    def _asking(
+        self, context: BarrierContext, step: str, clients: int, models: tuple[str, str]
+    ) -> tuple[Clients, Batches | None]:
+        """Both models with what is left to spend of each, what is committed counting; batches."""
+        known = zip((self.generator, self.judging_spec), models, strict=True)
+        policy, judge = (self._left(context, spec, name, clients) for spec, name in known)
+        # One client where they are the same.
+        specs: dict[str, GeneratorSpec] = {"": self.generator}
+        if self.judging_spec != self.generator:
+            specs[JUDGE] = self.judging_spec
+        batches = None if context.dry else batches_of(context.setting, step, specs)
+        if batches:
+            policy = replace(policy, batch=batches.place())
+            judge = replace(judge, batch=batches.place(JUDGE))
+        return Clients(self, context.setting, policy, judge), batches
 
     def _left(
         self, context: BarrierContext, spec: GeneratorSpec, model: str, clients: int
@@ -314,12 +332,13 @@ class Preference(Synthesis):
     def _control(self, context: BarrierContext, units: Units, model: str, judge: str) -> None:
         """The step `controls`: one unit, so that other units change nothing of what it sees."""
         sample = self._sampled(units, context.setting.seed)
-        clients = self._both(context, 1, model, judge)
+        both, batches = self._asking(context, CONTROLS, 1, (model, judge))
+        work, pool = ControlsWork(both, judge, model), Pool(1, self._gpus(), ahead=1)
         context.over_parts(
             CONTROLS,
             [sample],
             ["text"],
-            ControlsWork(clients, judge, model),
+            work,
             depends=[
                 model,
                 judge,
@@ -327,8 +346,11 @@ class Preference(Synthesis):
                 [_told_by(c) for c in (*self.calls(), *self.control_calls())],
             ],
             ignore=self._own_fields() - self.decides - {"control_share", "control_rows"},
-            pool=Pool(1, self._gpus(), ahead=1),
+            pool=pool,
+            beforehand=both.beforehand(batches, work, pool) if batches else None,
         )
+        if batches:
+            batches.clear()
         if not context.dry and self.on_bad_judge == "fail":
             told = context.step_stats[CONTROLS]["report"]["controls"]
             controls.check([Control(**one) for one in told], context.setting.stage)

@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from longctx.engine.barrier import Beforehand
 from longctx.engine.commit import FileRef
 from longctx.engine.corpus import parquet_groups
 from longctx.engine.op import Setting
 from longctx.engine.steps import read_table
-from longctx.engine.units import Sink
+from longctx.engine.units import Pool, Sink
 from longctx.llm import controls
 from longctx.llm.client import Client
 from longctx.llm.keys import canonical_json
 from longctx.llm.rejects import StageCount, reject_row, reject_table
 from longctx.llm.spec import Terms, client_of
+from longctx.llm.stages_batches import Batches
 from longctx.prefer.asking import Asker, Lost
 from longctx.prefer.exporters import to_trl
 from longctx.prefer.pairs import listed
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
     from longctx.prefer.stages_base import Preference
 
 JUDGED, CONTROLS, CALLS = "judged", "controls", "calls"
+# The role of the second model.
+JUDGE = "judge"
 REPORT = "judge_report.json"
 # What a row brings along for exporters and does not keep.
 CONTEXT = "context"
@@ -72,13 +76,20 @@ class Clients:
         policy, judge = self.both()
         return Asker(stages, policy, judge, self.op.judging, self.setting.seed)
 
+    def beforehand(
+        self, batches: Batches, work: "JudgedWork | ControlsWork", pool: Pool
+    ) -> Beforehand:
+        """What answers the units of a work together, for models that answer in batches."""
+        terms = {"": self.policy, JUDGE: self.judge}
+        return batches.beforehand(work, pool, terms)
+
     def both(self) -> tuple[Client, Client]:
         """The client of the policy and that of the judge."""
         run_dir, rules, spec = self.setting.run_dir, self.op.rules(), self.op.generator
         policy = client_of(spec, run_dir, rules, self.policy)
         if self.op.judge is None or self.op.judge == spec:
             return policy, policy
-        return policy, client_of(self.op.judge, run_dir, rules, self.judge, role="judge")
+        return policy, client_of(self.op.judge, run_dir, rules, self.judge, role=JUDGE)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from longctx.engine.op import Setting
 from longctx.errors import RunError
 from longctx.llm.ask import CallStage
 from longctx.llm.rejects import StageCount
-from longctx.llm.spec import GeneratorSpec, LocalGenerator, ScriptedGenerator
+from longctx.llm.spec import GeneratorSpec, LocalGenerator, ScriptedGenerator, VLLMGenerator
 from longctx.llm.types import LLMJobError
 
 # Codes of requests that failed on their way: the next run asks them again.
@@ -18,13 +18,16 @@ PASSING = ("transport", "rate_limited")
 
 
 def clients_of(spec: GeneratorSpec, workers: int, units: int) -> int:
-    """Processes that ask at once: one for a server, as many as there is room for models."""
+    """Processes that ask at once: one for a server, as many as there is room for models.
+
+    Those of vLLM inside Ray hold no engine: they read what batches have answered.
+    """
     wanted = spec.clients or 1
     if spec.clients is None and isinstance(spec, LocalGenerator) and spec.num_gpus:
         wanted = max(1, int(cluster.cluster_total("GPU") / spec.num_gpus))
     elif spec.clients is None and isinstance(spec, LocalGenerator):
         wanted = max(1, workers // spec.threads)
-    elif spec.clients is None and isinstance(spec, ScriptedGenerator):
+    elif spec.clients is None and isinstance(spec, ScriptedGenerator | VLLMGenerator):
         wanted = workers
     return max(1, min(wanted, units))
 

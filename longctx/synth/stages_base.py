@@ -37,6 +37,7 @@ from longctx.llm.spec import (
     model_id_of,
     price_of,
 )
+from longctx.llm.stages_batches import batches_of
 from longctx.llm.types import LLMJobError, Usage
 from longctx.synth.held_out import decontamination
 from longctx.synth.items import Bin, Item, Quotas, units_of
@@ -366,8 +367,11 @@ class Synthesis(Barrier):
         # `model` is that of `generator`; a judge has an id of its own.
         model = model if spec == self.generator else self._model_id(spec)
         terms = self._terms(context, call, clients, model)
+        batches = None if context.dry else batches_of(context.setting, call.step, {"": spec})
+        terms = replace(terms, batch=batches.place() if batches else None)
         folder = context.relative(call.step)
         work = self.work(call.step)(self, context.setting, folder, call.step, terms)
+        pool = Pool(clients, getattr(spec, "num_gpus", 0), ahead=1)
         self._over(
             context,
             call.step,
@@ -375,8 +379,11 @@ class Synthesis(Barrier):
             work,
             depends=[model, call.max_tokens, call.temperature, call.top_p],
             ignore=self._own_fields() - self.reaches.get(call.step, frozenset()),
-            pool=Pool(clients, getattr(spec, "num_gpus", 0), ahead=1),
+            pool=pool,
+            beforehand=batches.beforehand(work, pool, {"": terms}) if batches else None,
         )
+        if batches:
+            batches.clear()
         if not context.dry:
             away = self.turns_away.get(call.step, frozenset())
             check_rejects(context, call, away, self.max_reject_rate)
