@@ -25,7 +25,7 @@ from longctx.llm.spec import close_client
 from longctx.llm.types import Answer, AttemptError, GenRequest, GenResult
 from longctx.recipe import from_dict
 from longctx.report.plan import plan_view
-from longctx.synth import longalign_instruct, stages_longalign
+from longctx.synth import longalign_instruct, stages_base, stages_longalign
 from longctx.synth.longalign_instruct import TASK_TYPES
 from longctx.synth.rows import LONGALIGN
 from longctx.synth.rule_set import rule_set
@@ -33,7 +33,19 @@ from longctx.synth.stages_longalign import SynthLongAlign
 from tests.in_process import run_here
 from tests.llm.fault_server import FaultServer
 from tests.stages import recipe_of, run_rows
-from tests.synthesis import SCRIPTED, Row, run_op, table, told_by
+from tests.synthesis import (
+    HELD_OUT,
+    PLANTED,
+    SCRIPTED,
+    Row,
+    contaminated,
+    held_out,
+    holding,
+    run_op,
+    says,
+    table,
+    told_by,
+)
 
 pytestmark = pytest.mark.usefixtures("model_ops_here")
 
@@ -272,6 +284,65 @@ def test_another_model_or_prompt_is_asked_anew(
     context = made(tmp_path, rows)
     assert calls(context) == {"questions": 0, "answer": 0}
     assert context.why["settings or input changed"] > 8
+
+
+def test_documents_and_replies_with_words_of_evaluation_texts_make_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs, against = documents(), held_out(tmp_path)
+    plain = made(tmp_path / "run", docs)
+    ids = sorted(row["doc_id"] for row in table(plain))
+    # What hits nothing asks nothing anew, and changes no row.
+    close = made(tmp_path / "run", docs, **against)
+    assert {s: close.step_commits[s] for s in ("questions", "answer", "rows")} == {
+        s: plain.step_commits[s] for s in ("questions", "answer", "rows")
+    }
+    assert rows_files(output(close)) == rows_files(output(plain))
+    planted = [{**d, "text": f"{d['text']} {PLANTED * (d['doc_id'] == ids[0])}"} for d in docs]
+    # Of this one nine of the words, and another.
+    planted[int(ids[1][1:])]["text"] += HELD_OUT.replace("juliet", "kilo")
+    lund = f"Lund{int(ids[2][1:])} "
+    # One of five questions, whether it is drawn or not.
+    says(monkeypatch, "longalign.questions", lund, "questions")
+    close_client()
+    context = made(tmp_path / "planted", planted, **against)
+    assert contaminated(context) == {ids[0]: "longalign.screened", ids[2]: "longalign.cleared"}
+    assert holding(context) == []
+    told = told_by(context)
+    assert told["rows"] == told["chosen"] - 2
+    assert told["rejects"] == {"contaminated": 2}
+    assert told["stages"]["questions"]["ok"] == told["chosen"] - 1
+    assert told["stages"]["cleared"] == {
+        "rows_in": told["chosen"] - 1,
+        "ok": told["chosen"] - 2,
+        "rejects": {"contaminated": 1},
+    }
+    assert told["checks"]["decontamination"] == {"hits": 0, "texts": 1, "ngram": 10, "ok": True}
+    told_why = f"10 words in a row of an evaluation text: {HELD_OUT}"
+    assert {r["detail"] for r in table(context, "rejects")} == {told_why}
+    # Without these steps the check over what was written fails.
+    monkeypatch.setattr(stages_base, "screened", lambda op, c, held, chosen, model: list(chosen))
+    monkeypatch.setattr(stages_base, "cleared", lambda op, c, held, rows, model: rows)
+    blind = made(tmp_path / "blind", planted, **against)
+    found = told_by(blind)["checks"]["decontamination"]
+    assert (found["hits"], found["ok"]) == (2, False)
+    assert {name.partition("-")[0] for name in holding(blind)} == {"chat", "part"}
+    assert [w for w in blind.step_stats["files"]["warnings"] if "`decontamination`" in w]
+
+
+def test_nothing_held_out_is_said_and_nothing_to_look_for_ends_the_run(tmp_path: Path) -> None:
+    docs = documents(20)
+    found = told_by(made(tmp_path / "none", docs))["checks"]["decontamination"]
+    note = "`against` names no evaluation texts, so nothing was held out"
+    assert found == {"hits": None, "texts": 0, "ngram": 10, "ok": None, "note": note}
+    against = held_out(tmp_path)
+    with pytest.raises(RunError, match="no evaluation set has a text of at least 11 tokens"):
+        made(tmp_path / "long", docs, ngram=11, **against)
+    full = [{**d, "text": f"{d['text']} {PLANTED}"} for d in docs]
+    with pytest.raises(RunError, match=r"all \d+ chosen documents share a run of 10 words"):
+        made(tmp_path / "full", full, **against)
+    with pytest.raises(RecipeError, match="no file matches"):
+        made(tmp_path / "none", docs, against=[{"path": str(tmp_path / "no.jsonl")}])
 
 
 def test_too_many_rejects_end_the_run_behind_their_stage(tmp_path: Path) -> None:

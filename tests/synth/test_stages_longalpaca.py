@@ -15,7 +15,20 @@ from longctx.synth.longalpaca import QUOTA
 from longctx.synth.longalpaca_items import CategoryQuotas
 from longctx.synth.rows import LONGALPACA
 from longctx.synth.stages_longalpaca import SynthLongAlpaca
-from tests.synthesis import SCRIPTED, Row, failed, output, run_op, table, told_by
+from tests.synthesis import (
+    PLANTED,
+    SCRIPTED,
+    Row,
+    contaminated,
+    failed,
+    held_out,
+    holding,
+    output,
+    run_op,
+    says,
+    table,
+    told_by,
+)
 
 pytestmark = pytest.mark.usefixtures("model_ops_here")
 
@@ -51,6 +64,31 @@ def made(
     folder: Path, docs: list[Row], parts: int = 2, n_short: int = 60, **fields: Any
 ) -> BarrierContext:
     return run_op(op_of(short_file(folder / "in", n_short), **fields), folder, docs, parts)
+
+
+def test_long_and_short_rows_with_words_of_evaluation_texts_are_not_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs, file = documents(), Path(short_file(tmp_path / "in"))
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    # What only the joined instruction holds, and an output.
+    words = PLANTED.split()
+    rows[0] |= {"instruction": " ".join(words[:6]), "input": " ".join(words[6:])}
+    rows[1]["output"] = PLANTED
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    docs[7]["text"] += f" {PLANTED}"
+    says(monkeypatch, "longalpaca.qa", "Zora12 ", "answer")
+    op = op_of(str(file), rows=200, spare=3, **held_out(tmp_path))
+    context = run_op(op, tmp_path, docs)
+    told = told_by(context)
+    assert holding(context) == []
+    assert contaminated(context) == {
+        "d007": "longalpaca.screened",
+        "d012": "longalpaca.cleared",
+    }
+    assert (told["mixture"]["short"], told["mixture"]["short_contaminated"]) == (60, 2)
+    assert told["rejects"]["contaminated"] == 2
+    assert told["checks"]["decontamination"]["ok"] is True
 
 
 def test_a_mixture_is_exact(tmp_path: Path) -> None:

@@ -25,7 +25,18 @@ from longctx.synth.stages_longmit import SynthLongMIT
 from tests.conftest import SHARED
 from tests.engine.parts import put
 from tests.in_process import corpus_of, run_here
-from tests.synthesis import SCRIPTED, Row, output, run_over, table, told_by
+from tests.synthesis import (
+    PLANTED,
+    SCRIPTED,
+    Row,
+    contaminated,
+    held_out,
+    holding,
+    output,
+    run_over,
+    table,
+    told_by,
+)
 
 pytestmark = pytest.mark.usefixtures("model_ops_here")
 
@@ -146,6 +157,7 @@ def test_every_planted_fact_is_needed(large: BarrierContext) -> None:
 
 def test_the_checks_hold_over_all_rows(large: BarrierContext) -> None:
     checks = told_by(large)["checks"]
+    assert checks.pop("decontamination")["ok"] is None
     assert {n: c["ok"] for n, c in checks.items()} == dict.fromkeys(checks, True)
     assert checks["necessary"]["share"] == checks["multihop"]["share"] == 1
     assert set(checks["hops"]["counts"]) == {"inter-2", "inter-3", "inter-4", "single-1"}
@@ -303,6 +315,36 @@ def test_what_decides_rows_alone_asks_nothing_anew(tmp_path: Path) -> None:
     assert {r["id"] for r in table(again)} == {r["id"] for r in table(first)}
     assert all(len(row["docs"]) < 12 for row in table(again))
     assert max(row["token_limit"] for row in table(again)) > 9_904
+
+
+def test_words_of_evaluation_texts_stand_neither_in_documents_nor_in_merged_questions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def add(reply: Row, parts: Row) -> Row:
+        planted = name(5) in json.dumps(parts)
+        return {**reply, "reasoning": f"{reply['reasoning']} {PLANTED}"} if planted else reply
+
+    docs = documents(24)
+    # One of another path than the questions' is a filler in their contexts.
+    docs[16]["text"] += f" {PLANTED}"
+    said_by(monkeypatch, "mit.merge", add)
+    context = made(tmp_path, docs, **held_out(tmp_path))
+    told, rows = told_by(context), table(context)
+    assert holding(context) == []
+    bad = contaminated(context)
+    assert bad.pop("d016") == "longmit.screened"
+    assert set(bad.values()) == {"longmit.cleared"}
+    # Every merged question about the entity, and none of the single ones.
+    assert several(rows)
+    assert not any("d005" in row["clue_docs"] for row in several(rows))
+    assert any("d005" in row["clue_docs"] for row in rows)
+    assert {doc["doc_id"] for row in rows for doc in row["docs"]} == {
+        doc["doc_id"] for doc in docs
+    } - {"d016"}
+    assert told["rejects"]["contaminated"] == 1 + len(bad)
+    assert told["stages"]["cleared"]["rows_in"] == told["rows"] + len(bad)
+    assert told["paths"]["on_paths"] == told["chosen"] - 1
+    assert told["checks"]["decontamination"]["ok"] is True
 
 
 def test_bounds_may_be_measured(tmp_path: Path) -> None:

@@ -19,7 +19,19 @@ from longctx.synth.rows import PAMQA
 from longctx.synth.stages_pamqa import SynthPamQA
 from tests.conftest import SHARED
 from tests.in_process import context_of, corpus_of
-from tests.synthesis import SCRIPTED, Row, output, run_op, table, told_by
+from tests.synthesis import (
+    PLANTED,
+    SCRIPTED,
+    Row,
+    contaminated,
+    held_out,
+    holding,
+    output,
+    run_op,
+    says,
+    table,
+    told_by,
+)
 
 pytestmark = pytest.mark.usefixtures("model_ops_here")
 
@@ -102,6 +114,47 @@ def test_parts_and_units_change_no_byte(tmp_path: Path) -> None:
     three = output(made(tmp_path / "three", docs[::-1], 3, unit_rows=3, questions=file))
     assert one == three
     assert len(one) == 8
+
+
+def test_passages_and_questions_with_words_of_evaluation_texts_are_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs, asked = documents(40), questions(12)
+    fields: Row = {"answer": True, "generator": SCRIPTED, "unanswerable_share": 0}
+    file = table_file(tmp_path / "plain", asked)
+    used = {
+        d["doc_id"]
+        for r in table(made(tmp_path / "a", docs, questions=file, **fields))
+        for d in r["docs"]
+    }
+    fillers = sorted(used - {f"d{i:03d}" for i in range(12)})[:5]
+    assert len(fillers) == 5
+    for doc in docs:
+        if doc["doc_id"] in {*fillers, "d001"}:
+            doc["text"] += f" {PLANTED}"
+    # A title counts as the text does.
+    titled = next(d for d in docs if d["doc_id"] not in fillers and d["doc_id"] > "d012")
+    titled["meta"] = json.dumps({"title": PLANTED})
+    asked[0]["golds"][0]["text"] += f" {PLANTED}"
+    asked[2]["question"] = f"{PLANTED} {asked[2]['question']}"
+    says(monkeypatch, "pam.answer", "Zora4 ", "answer")
+    close_client()
+    file = table_file(tmp_path / "in", asked)
+    context = made(tmp_path / "b", docs, questions=file, **fields, **held_out(tmp_path))
+    assert contaminated(context) == {
+        "q00": "pamqa.screened",
+        "q02": "pamqa.screened",
+        "q01": "pam.answer",
+        "q04": "pamqa.cleared",
+    }
+    rows, told = table(context), told_by(context)
+    assert holding(context) == []
+    shown = {d["doc_id"] for row in rows for d in row["docs"]}
+    assert not shown & {*fillers, "d001", titled["doc_id"]}
+    assert (len(rows), told["rejects"]) == (8, {"contaminated": 4})
+    assert told["negatives"]["contaminated"] >= 6
+    assert all(len(row["docs"]) == 8 for row in rows)
+    assert told["checks"]["decontamination"] == {"hits": 0, "texts": 1, "ngram": 10, "ok": True}
 
 
 def test_documents_without_a_table_are_asked_about(tmp_path: Path) -> None:
