@@ -49,7 +49,8 @@ def n_marks(n_tokens: int, most: int) -> int:
 def paragraphs_of(text: str, counter: TokenCounter, most: int) -> list[Cut]:
     """The paragraphs of a cleaned text that hold a mark, in order; each of at most `most` tokens.
 
-    Marks ascend strictly, from 0 to below `n_marks` of the text's tokens.
+    Counted as tokens of the text: alone one has another where its beginning parts a token, and the
+    blank line. Marks ascend strictly, from 0 to below `n_marks` of the text's tokens.
     """
     page, step = index_page(text, counter), spacing(most)
     places, tokens = page.places.tolist(), page.tokens.tolist()

@@ -278,7 +278,8 @@ class SynthChatQA2(Synthesis):
         told, stats = super()._told(context, model, chosen), context.step_stats
         if not self.takes_paragraphs:
             return told
-        return {**told, "pool": {**stats["pool"], **stats["index"], **stats[RELATED]}}
+        steps = ("paragraphs", "pool", "index", RELATED)
+        return {**told, "pool": {k: v for step in steps for k, v in stats[step].items()}}
 
 
 def _paragraphs(item: Item) -> list[Paragraph]:

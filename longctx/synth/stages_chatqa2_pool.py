@@ -2,18 +2,20 @@
 
 How data flows. `marks` counts the marks of each part from its column of tokens: plain numbers,
 whose sum says below which hash a mark is drawn (`chatqa2_pool`). `paragraphs` reads the texts of
-documents with a drawn mark, part by part, and cuts them. `pool` takes in one place, of each
-language, the `pool_paragraphs` of the smallest hashes, without repeated texts, and writes them to
-shelves; `vectors` embeds each shelf, `index` puts the vectors into one file that workers map. What
-is in the pool depends on hashes alone, never on parts. After the stages, `related` ranks the pool
-for each summary, drops what holds an answer, and leaves a row's paragraphs as replies are left.
+documents with a drawn mark, part by part, and cuts them; one that shares a run of words with an
+evaluation text gives none. `pool` takes in one place, of each language, the `pool_paragraphs` of
+the smallest hashes, without repeated texts, and writes them to shelves; `vectors` embeds each
+shelf, `index` puts the vectors into one file that workers map. What is in the pool depends on
+hashes alone, never on parts. After the stages, `related` ranks the pool for each summary, drops
+what holds an answer, and leaves a row's paragraphs as replies are left.
 
 `pool` and every worker of `related` hold the texts of the pool, at most `pool_paragraphs` times
-`paragraph_tokens` tokens a language (about 110 MB for 100,000 of 256, most of them shorter),
-and `pool` some 150 bytes for each of `MARKS` times as many that it chooses from. The
-vectors are mapped, 4·d bytes a paragraph of d dimensions once a machine (1,024 for `hash`: 410 MB,
-256 for `static`). `related` holds the texts of its unit's contexts as well. Nothing is held for
-every document of the corpus.
+`paragraph_tokens` tokens a language (about 110 MB for 100,000 of 256, most of them shorter), and
+`pool` some 150 bytes for each of the `MARKS` times as many that it chooses from. Vectors take 4·d
+bytes a paragraph of d dimensions (1,024 for `hash`: 410 MB; 256 for `static`): `index` holds them,
+workers of a machine share one mapped copy. `related` holds the texts of its unit's contexts as
+well, and they are written twice, here and in the rows. Nothing is held for every document of the
+corpus.
 """
 
 from collections import Counter
@@ -40,6 +42,7 @@ from longctx.synth.chatqa2_pool import F32, MARKS, n_marks, paragraphs_of, rank_
 from longctx.synth.chatqa2_rows import paragraph_budget
 from longctx.synth.film_fillers import hash_bounds, piece_hashes
 from longctx.synth.items import Item, language_of
+from longctx.synth.stages_held_out import HeldOut
 from longctx.synth.stages_in2_work import write_replies
 from longctx.synth.stages_work import Groups, items_of
 from longctx.synth.tokens import TokenCounter, token_counter
@@ -74,6 +77,7 @@ class PoolRef(NamedTuple):
 
 def pool_of_corpus(op: "SynthChatQA2", context: BarrierContext) -> PoolRef:
     """The steps of the pool; `step_stats["index"]` says how large it is in which language."""
+    held_out = op.held_out(context)
     own = frozenset(type(op).model_fields) - {"op"} | {"prompt_version"}
     counts = own - {"lang_share", "default_language", "paragraph_tokens"}
     columns = ["language", "n_tokens"]
@@ -82,9 +86,9 @@ def pool_of_corpus(op: "SynthChatQA2", context: BarrierContext) -> PoolRef:
     bounds = hash_bounds(marks, MARKS * op.pool_paragraphs)
     cut = context.per_part(
         "paragraphs",
-        partial(_cut, op, bounds),
+        partial(_cut, op, bounds, held_out),
         ["doc_id", *columns, "text"],
-        depends=[bounds],
+        depends=[bounds, *(held_out.depends() if held_out else ())],
         ignore=counts,
     )
     pool = context.single("pool", partial(_pool, op, cut), [cut], ignore=own - {"pool_paragraphs"})
@@ -108,14 +112,24 @@ def _count(op: "SynthChatQA2", part: Part, setting: Setting) -> pa.Table:
     return Stats.attach(pa.Table.from_pylist(rows, schema=_COUNTED), {"marks": dict(found)})
 
 
-def _cut(op: "SynthChatQA2", bounds: Mapping[str, int], part: Part, setting: Setting) -> pa.Table:
-    """The paragraphs of a part whose first mark is drawn."""
+def _cut(
+    op: "SynthChatQA2",
+    bounds: Mapping[str, int],
+    held_out: HeldOut | None,
+    part: Part,
+    setting: Setting,
+) -> pa.Table:
+    """The paragraphs of a part whose first mark is drawn; none of a document that was held out."""
     counter, most = token_counter(setting.tokenizer), op.paragraph_tokens
     wanted = _documents(op, bounds, part, setting.seed)
     rows: list[dict[str, Any]] = []
+    contaminated = 0
     for group in part.groups(["doc_id", "text"]) if wanted else ():
         mine = group.filter(pa.array(np.isin(group.column(ROW).to_numpy(), list(wanted))))
         for row in mine.to_pylist():
+            if held_out is not None and held_out.shared(row["text"]) is not None:
+                contaminated += 1
+                continue
             lang, drawn = wanted[row[ROW]]
             rows += [
                 {
@@ -130,7 +144,8 @@ def _cut(op: "SynthChatQA2", bounds: Mapping[str, int], part: Part, setting: Set
                 for cut in paragraphs_of(clean_page(row["text"]), counter, most)
                 if cut.mark in drawn
             ]
-    return pa.Table.from_pylist(rows, schema=_POOL)
+    table = pa.Table.from_pylist(rows, schema=_POOL)
+    return Stats.attach(table, {"contaminated": contaminated})
 
 
 def _documents(

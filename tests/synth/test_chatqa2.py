@@ -20,7 +20,6 @@ from longctx.synth.chatqa2_pages import (
     index_page,
     page_window,
     paragraphs_page,
-    rank_paragraphs,
     related_paragraphs,
     trimmed,
 )
@@ -180,14 +179,16 @@ def test_trimmed_keeps_what_is_near() -> None:
     assert trimmed(LONG, at, 10**6)[0].n_tokens == 0
 
 
-def test_paragraphs_are_ranked_and_fitted() -> None:
-    vectors = np.array([[1, 0], [0, 1], [1, 1], [0, 0], [1, 1]], dtype=np.float32)
-    assert rank_paragraphs(vectors, np.array([2, 0.1], dtype=np.float32)) == [0, 2, 4, 1, 3]
+def test_paragraphs_are_fitted() -> None:
     texts = ["a b c", "own words", "Lisbon it was", "d e f g", "h"]
     docs = ["x", "doc", "y", "z", "w"]
-    ranked = [Paragraph(str(i), d, t) for i, (d, t) in enumerate(zip(docs, texts, strict=True))]
-    found = related_paragraphs(ranked, "doc", ["Lisbon"], 7, COUNTER)
-    assert [p.text for p in found] == ["a b c", "d e f g"]
+    ranked = [
+        Paragraph(str(i), d, t, len(t.split()))
+        for i, (d, t) in enumerate(zip(docs, texts, strict=True))
+    ]
+    found = related_paragraphs(ranked, "doc", ["Lisbon"], 7)
+    assert [p.text for p in found.paragraphs] == ["a b c", "d e f g"]
+    assert found.with_answer == 1
     page = paragraphs_page(["a b c", "d e", "f"], COUNTER)
     assert (page.places.tolist(), page.tokens.tolist()) == ([0, 7, 12, 13], [0, 3, 5, 6])
     assert paragraphs_page([], COUNTER).places.tolist() == [0]
@@ -256,7 +257,8 @@ def test_short_pages_are_rejected_or_filled() -> None:
     short = build_row(qa(1), page, SUMMARY, COUNTER, SMALL, 1)
     assert isinstance(short, Reject)
     assert short.code == "too_short"
-    ranked = [Paragraph(f"p{i}", f"x{i}", page_of(2, i + 5)) for i in range(60)]
+    texts = [page_of(2, i + 5) for i in range(60)]
+    ranked = [Paragraph(f"p{i}", f"x{i}", t, COUNTER.count(t)) for i, t in enumerate(texts)]
     fill = Settings(lo=300, hi=900, slack=100, on_short="fill")
     filled = build_row(qa(1), page, SUMMARY, COUNTER, fill, 1, ranked)
     assert isinstance(filled, dict)

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from longctx.engine.barrier import BarrierContext
 from longctx.synth import chatqa2_rows
-from longctx.synth.chatqa2 import Inserted, insert_summary
+from longctx.synth.chatqa2 import Inserted, boundaries, insert_summary
 from longctx.synth.chatqa2_figures import figures, spread_depth
 from longctx.synth.chatqa2_pages import index_page
 from longctx.synth.chatqa2_rows import (
@@ -173,7 +173,12 @@ def short_rows(n: int) -> list[Row]:
 
 
 def depths_of(rows: list[Row]) -> dict[str, Any]:
-    spread = [spread_depth(row, generator(0, "t", "u", row["id"]).random()) for row in rows]
+    spread = [
+        spread_depth(
+            row, generator(0, "t", "u", row["id"]).random(), boundaries(without_summary(row))
+        )
+        for row in rows
+    ]
     assert min(spread) >= 0
     assert max(spread) < 1
     return dict(chi2_uniform(depth_counts([(0, 1)] * len(rows), spread)))

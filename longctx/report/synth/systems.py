@@ -133,7 +133,9 @@ def _chatqa2(row: Row) -> list[Block]:
 
 def _chatqa2_evidence(row: Row, _: Texts) -> list[Place]:
     start, end = row["summary_start_char"] or 0, row["summary_end_char"] or 0
-    return [Place(start, end, "summary, inserted here")]
+    among = row["mode"] == "related_paragraphs"
+    where = "among paragraphs of other documents" if among else "inserted here"
+    return [Place(start, end, f"summary, {where}")]
 
 
 def _longalign(row: Row) -> list[Block]:
