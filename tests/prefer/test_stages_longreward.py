@@ -22,7 +22,18 @@ from longctx.prefer.stages_longreward import PreferLongReward
 from longctx.synth.rule_set import rule_set
 from tests.conftest import SHARED
 from tests.in_process import context_of, corpus_of, run_here
-from tests.synthesis import SCRIPTED, Row, output, run_op, table, told_by
+from tests.synthesis import (
+    PLANTED,
+    SCRIPTED,
+    Row,
+    contaminated,
+    held_out,
+    holding,
+    output,
+    run_op,
+    table,
+    told_by,
+)
 
 pytestmark = pytest.mark.usefixtures("model_ops_here")
 
@@ -237,6 +248,25 @@ def test_prompts_of_a_file_are_joined_with_their_documents(tmp_path: Path) -> No
     own = rows["own"]
     assert own["context_ref"] is None
     assert own["messages"][0]["content"] == f"{OWN}\n\n{prompts[2]['question']}"
+
+
+def test_prompts_with_words_of_evaluation_texts_are_not_answered(tmp_path: Path) -> None:
+    prompts: list[Row] = [
+        {"id": "ok", "query": "What did Zora1 find under stair3?", "doc_id": "d001"},
+        {"id": "asked", "query": f"{PLANTED} What did Zora1 find?", "doc_id": "d001"},
+        {"id": "doc", "query": "What did Zora2 find under stair3?", "doc_id": "d002"},
+        {"id": "own", "query": "Where is Nina's red boat?", "context": f"{OWN} {PLANTED}"},
+    ]
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps(p) + "\n" for p in prompts))
+    docs = documents(3)
+    docs[2]["text"] += f" {PLANTED}"
+    fields: Row = {"prompts": str(path), "on_bad_judge": "report", "control_rows": 1}
+    context = made(tmp_path / "run", docs, **fields, **held_out(tmp_path))
+    assert contaminated(context) == dict.fromkeys(("asked", "doc", "own"), "longreward.screened")
+    assert {row["group_id"] for row in table(context)} == {"ok"}
+    assert holding(context) == []
+    assert told_by(context)["judge"]["prompts"] == 1
 
 
 OWN = " ".join(f"Nina keeps boat number {k} of red wood in harbour{k} of Kiel." for k in range(12))

@@ -18,7 +18,19 @@ from longctx.synth import rules_longwriter
 from longctx.synth.longwriter import DIMENSIONS
 from longctx.synth.rows import Reject
 from longctx.synth.rule_set import rule_set
-from tests.synthesis import SCRIPTED, Row, output, run_op, table, told_by
+from tests.synthesis import (
+    PLANTED,
+    SCRIPTED,
+    Row,
+    contaminated,
+    held_out,
+    holding,
+    output,
+    run_op,
+    says,
+    table,
+    told_by,
+)
 
 pytestmark = pytest.mark.usefixtures("model_ops_here")
 
@@ -96,6 +108,25 @@ def test_parts_units_and_lost_commits_change_no_byte(tmp_path: Path) -> None:
     again = made(tmp_path / "three", docs[::-1], 3, unit_rows=2)
     assert output(again) == one
     assert told_by(again)["stages"]["lw.sample"]["usage"]["calls"] == 0
+
+
+def test_instructions_and_answers_with_words_of_evaluation_texts_make_no_pair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs = instructions(4)
+    docs[1]["text"] += f" {PLANTED}"
+    says(monkeypatch, "lw.sample", "Ora2 ", "text")
+    context = made(tmp_path, docs, **held_out(tmp_path))
+    bad, rows = contaminated(context), table(context)
+    assert bad.pop("d1") == f"{SYSTEM}.screened"
+    assert list(bad.values()) == [f"{SYSTEM}.cleared"]
+    assert {row["group_id"] for row in rows} == {"d0", "d3"}
+    assert holding(context) == []
+    told = told_by(context)
+    assert told["stages"]["screened"]["rejects"] == {"contaminated": 1}
+    assert told["stages"]["cleared"]["rejects"] == {"contaminated": 1}
+    assert told["stages"]["lw.sample"]["rows_in"] == 12
+    assert told["checks"]["decontamination"] == {"hits": 0, "texts": 1, "ngram": 10, "ok": True}
 
 
 def test_a_lost_sample_costs_its_prompt_no_pair(tmp_path: Path) -> None:

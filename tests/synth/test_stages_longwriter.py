@@ -32,7 +32,19 @@ from longctx.synth.rows import LONGWRITER
 from longctx.synth.rule_set import rule_set
 from longctx.synth.stages_longwriter import SynthLongWriter
 from longctx.synth.words import written_in
-from tests.synthesis import SCRIPTED, Row, output, run_op, table, told_by
+from tests.synthesis import (
+    PLANTED,
+    SCRIPTED,
+    Row,
+    contaminated,
+    held_out,
+    holding,
+    output,
+    run_op,
+    says,
+    table,
+    told_by,
+)
 
 pytestmark = pytest.mark.usefixtures("model_ops_here")
 
@@ -189,6 +201,22 @@ def test_bad_replies_end_their_own_text_at_their_paragraph(tmp_path: Path) -> No
     # 2 + 1 + 5 + 4 + 3 paragraphs of the bad ones and 6 of the good one were asked for.
     assert stage["usage"]["requests"] - stage["asked_anew"] == 21
     assert told_by(context)["checks"]["conservation"]["ok_by_stage"] == [8, 7, 6, 1, 1, 1]
+
+
+def test_instructions_and_paragraphs_with_words_of_evaluation_texts_make_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs = instructions(4)
+    docs[0]["text"] += f" {PLANTED}"
+    says(monkeypatch, "lw.write", "Ora2.", "text")
+    context = made(tmp_path, docs, **held_out(tmp_path))
+    assert contaminated(context) == {"en000": "longwriter.screened", "en002": "longwriter.cleared"}
+    assert holding(context) == []
+    told = told_by(context)
+    assert told["rejects"] == {"contaminated": 2}
+    assert list(told["stages"]) == ["screened", *(s for s in STEPS if s != "lw.judge"), "cleared"]
+    assert told["checks"]["conservation"]["ok_by_stage"] == [3] * 7 + [2]
+    assert told["checks"]["conservation"]["ok"] is told["checks"]["decontamination"]["ok"] is True
 
 
 def test_stories_may_speak_of_not_being_able_to_help(
