@@ -1,12 +1,12 @@
 """Texts that rows must not hold: what is looked for of evaluation sets, and in what of a row.
 
-Decontamination as FILM describes it (arXiv 2404.16811, section 3.1), for all systems alike: a text
-that shares a run of n words with an evaluation text is not used. Words are those of `ngram_hit`:
-case, punctuation and symbols do not count, characters of Han, kana and Hangul are words.
+Decontamination as FILM describes it (arXiv 2404.16811), for all systems alike: a text that shares a
+run of n words with an evaluation text is not used. Words are those of `ngram_hit`: case,
+punctuation and symbols do not count, characters of Han, kana and Hangul are words.
 
 What we changed: long values of fields that nobody named are contexts, which a corpus may hold, and
 are left out as in `filter.decontaminate`; a row is looked at with all its columns, for columns that
-no turn shows (questions that were not drawn, steps of a plan) are written, too. Cost: linear, some
+no turn shows (questions that were not drawn, steps of a plan) are written, too. Cost: linear, 4 to
 8 MB/s. Lost: paraphrases and translations, copies in which every n-th word is another, evaluation
 texts of fewer than n words.
 """

@@ -7,9 +7,11 @@ them. Ops that draw other documents ask `HeldOut` about these where they read th
 goes over the rows that were made and turns those with a hit in any column into rejects; the files
 count once more what they write, and that is the check of the run.
 
-Neither step is seen by a stage that asks a model: other evaluation texts have the rows looked at
-anew, and documents that are turned away move those behind them to other units, whose answers come
-from the cache. Cost: 8 MB/s, once for documents, twice for rows, which are stored once more.
+No step that asks a model depends on either: other evaluation texts have the rows looked at anew. A
+document that is turned away moves those behind it to other units, whose answers come from the
+cache, unless an op asks about documents together (paths of `synth.longmit`) or deals types out
+among them (`synth.in2`). Cost: 4 to 8 MB/s, once for documents, twice for rows, which are stored
+once more.
 """
 
 import json
