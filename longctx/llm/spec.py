@@ -143,7 +143,7 @@ class VLLMGenerator(VLLMSettings, Asking):
     @model_validator(mode="after")
     def _sets_what_a_batch_obeys(self) -> "VLLMGenerator":
         for name in (*_SHARED, "max_usd", "price_file"):
-            if name in self.model_fields_set:
+            if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(
                     f"{name} is for servers, a batch of vLLM does not obey it: leave it out "
                     "(max_tokens_total bounds what is spent, max_num_seqs what runs at once)"

@@ -29,7 +29,7 @@ from longctx.errors import RunError
 from longctx.io import paths
 from longctx.io.parquet_files import parquet_file
 from longctx.llm import stages_vllm
-from longctx.llm.spec import Asking, Terms, VLLMGenerator
+from longctx.llm.spec import Asking, Terms, VLLMGenerator, close_client
 from longctx.llm.types import LLMJobError
 from longctx.llm.vllm import OpenRequestsError
 from longctx.llm.vllm_rows import ANSWERS, ASKED
@@ -119,9 +119,11 @@ class Batches:
             found = self._collected(number, waiting, work, pool)
             waiting = [unit for unit in waiting if unit.name in found]
             if not waiting:
+                # Clients count a call once, and what they counted so far is told nowhere.
+                close_client()
                 return
             if number == allowed:
-                raise self._too_many(len(waiting), allowed)
+                raise self._too_many(len(waiting), len(step.units), allowed)
             for role, spec in self.specs.items():
                 files = [file for place, file in found.values() if place == self.place(role)]
                 if files:
@@ -166,9 +168,10 @@ class Batches:
         except Exception as error:  # of Ray, of vLLM, of what they load
             raise stages_vllm.failed_execution(error, where) from error
 
-    def _too_many(self, waiting: int, allowed: int) -> RunError:
+    def _too_many(self, waiting: int, units: int, allowed: int) -> RunError:
         return RunError(
-            f"{waiting:,} units still wait for answers after {allowed} executions of vLLM",
+            f"{waiting:,} of {units:,} units of the step still wait for answers when vLLM was run "
+            f"as often as allowed ({allowed} times)",
             where=f"{self.setting.stage}/{self.step}",
             remedy="each round of calls starts the engines anew: raise `rounds` of the generator, "
             "or start `vllm serve MODEL` and take backend openai, which asks as it goes; what was "
@@ -176,7 +179,8 @@ class Batches:
         )
 
     def clear(self) -> None:
-        """Remove what lies in the folder of the step."""
+        """Remove what lies in the folder of the step, and clients here that have read it."""
+        close_client()
         folder = paths.join(self.setting.run_dir, self.folder)
         for name in paths.list_files(folder, recursive=True):
             paths.remove(paths.join(folder, name))

@@ -14,7 +14,6 @@ Each client holds some 300 bytes for every request of its step.
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,7 +55,7 @@ class VLLMSettings(BaseModel):
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
     max_num_seqs: int | None = Field(None, ge=1)
     batch_size: int = Field(32, ge=1)
-    rounds: int = Field(8, ge=1)
+    rounds: int = Field(16, ge=1)
 
 
 class OpenRequestsError(Exception):
@@ -125,13 +124,13 @@ class BatchedClient(Client):
         super().__init__(backend, cache, settings)
         self.batch = batch
         self._counted: set[str] = set()
-
-    @cached_property
-    def _brought(self) -> dict[str, Answered]:
-        return {} if self.batch is None else read_answers(self.batch)
+        self._read: set[str] = set()
+        self._brought: dict[str, Answered] = {}
 
     def _looked_up(self, keyed: dict[int, Keyed]) -> dict[int, GenResult]:
         """Results of all requests. Raises OpenRequestsError if one of them is not there."""
+        if any(key not in self._brought for _, (key, _) in keyed.values()):
+            self._read_new()
         found = super()._looked_up(keyed)
         waiting: dict[str, dict[str, Any]] = {}
         for i, (req, keys) in keyed.items():
@@ -151,6 +150,16 @@ class BatchedClient(Client):
             raise OpenRequestsError(list(waiting.values()), self.batch or "")
         return found
 
+    def _read_new(self) -> None:
+        """Read what batches have left since the last look."""
+        if self.batch is None:
+            return
+        with self._lock:
+            for name in paths.list_files(self.batch).keys() - self._read:
+                self._read.add(name)
+                for row in _rows(paths.join(self.batch, name)):
+                    self._brought[row["key"]] = answered(row)
+
     def _paid(self, req: GenRequest, known: Answered, result: GenResult) -> GenResult:
         """The result as a call of its asker, the first time that it is seen; else as it is."""
         with self._lock:
@@ -160,15 +169,6 @@ class BatchedClient(Client):
         self.meter.call(req)
         self.meter.attempt(req, known.latency_s, known.usage)
         return replace(result, from_cache=False, attempts=1, latency_s=known.latency_s)
-
-
-def read_answers(folder: str) -> dict[str, Answered]:
-    """What batches have left in a folder, by key."""
-    found: dict[str, Answered] = {}
-    for name in sorted(paths.list_files(folder)):
-        for row in _rows(paths.join(folder, name)):
-            found[row["key"]] = answered(row)
-    return found
 
 
 def _rows(url: str) -> Sequence[dict[str, Any]]:

@@ -56,11 +56,6 @@ def test_the_model_is() -> None:
     assert model_id_of(spec(), RULES) == "scripted:t-1"
 
 
-def test_vllm_says_what_to_do_instead() -> None:
-    with pytest.raises(ValidationError, match=r"not built.*backend openai"):
-        spec(backend="vllm", model="m", tensor_parallel=2)
-
-
 def test_a_limit_in_dollars_needs_prices(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="price_file"):
         spec(max_usd=1)
