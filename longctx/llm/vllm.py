@@ -35,7 +35,7 @@ from longctx.model_folders import check_folder
 class VLLMSettings(BaseModel):
     """A model folder, how its engines run, and how often they may be started for one step.
 
-    `model` is a folder that every node with a GPU sees under the same path. Each of `engines` takes
+    `model` is a folder that every node sees under the same path. Each of `engines` takes
     `tensor_parallel` times `pipeline_parallel` GPUs. `max_context` (tokens, prompt and text) has to
     be said, because a text that ends there is cut off and vLLM does not say so. A step that asks in
     more than `rounds` rounds ends the run: each of them starts the engines anew.
