@@ -151,6 +151,12 @@ def test_checks_say_what_was_found_and_how_it_ended(tmp_path: Path) -> None:
         "sound_rows": "fails",
     }
     assert "p 0.610" in told["depth"].sentence
+    held_out = "No row shares a run of words with the evaluation sets: "
+    nothing = "none were given, so nothing was held out."
+    assert told["decontamination"].sentence == held_out + nothing
+    found = {"hits": 1, "texts": 1200, "ngram": 10, "ok": False}
+    looked_for = "1 row found, 1,200 texts of theirs looked for in runs of 10 words."
+    assert check_of("decontamination", found).sentence == held_out + looked_for
     assert "40.0 % of the rows, at least 90.0 % wanted" in told["support"].sentence
     assert "late 2" in told["sound_rows"].sentence
     assert "seen 3; why so" in told["new_check"].sentence
