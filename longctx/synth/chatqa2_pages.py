@@ -48,12 +48,16 @@ class Page(NamedTuple):
 
 
 class Paragraph(NamedTuple):
-    """A paragraph of another document; `n_tokens` with the blank line behind it."""
+    """A paragraph of another document; `n_tokens` with the blank line behind it.
+
+    `cluster` names the near-duplicates of its document, None where there are none.
+    """
 
     para_id: str
     doc_id: str
     text: str
     n_tokens: int
+    cluster: str | None = None
 
 
 class Related(NamedTuple):
@@ -133,16 +137,21 @@ def trimmed(page: Page, around: int, excess: int) -> tuple[Page, int]:
 
 
 def related_paragraphs(
-    ranked: Iterable[Paragraph], document_id: str, answers: Sequence[str], budget: int
+    ranked: Iterable[Paragraph],
+    document_id: str,
+    answers: Sequence[str],
+    budget: int,
+    cluster: str | None = None,
 ) -> Related:
     """The best paragraphs of other documents that hold no answer, until one would pass the budget.
 
-    Counted in tokens with the blank line behind each.
+    Counted in tokens with the blank line behind each. None is of a document in `cluster`.
     """
     chosen: list[Paragraph] = []
     with_answer = 0
     for paragraph in ranked:
-        if paragraph.doc_id == document_id:
+        alike = cluster is not None and paragraph.cluster == cluster
+        if paragraph.doc_id == document_id or alike:
             continue
         if has_answer(answers, paragraph.text):
             with_answer += 1

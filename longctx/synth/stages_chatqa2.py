@@ -72,6 +72,7 @@ class SynthChatQA2(Synthesis):
     Related paragraphs are those nearest to the summary by the vectors of `embedder` (hash, or an
     encoder as in `embed`), none of them with an accepted answer, of a pool of `pool_paragraphs`
     paragraphs for each language, of at most `paragraph_tokens` tokens each, from all documents.
+    `cluster_column` names a column with clusters of near-duplicates, of which a document gets none.
 
     The output holds part-*.parquet (rows in the typed schema), chat-*.jsonl (their turns), and
     rejects-*.parquet (documents without a row, each with its reason). If more than
@@ -92,6 +93,7 @@ class SynthChatQA2(Synthesis):
     pool_paragraphs: int = Field(100_000, ge=1, le=1_000_000)
     paragraph_tokens: int = Field(256, ge=8)
     embedder: Location = "static"
+    cluster_column: str | None = Field(None, min_length=1)
     summary_words: tuple[int, int] = SUMMARY_WORDS
     questions: int = Field(5, ge=1)
     summary_tokens: int = Field(2_048, ge=1)
@@ -171,6 +173,13 @@ class SynthChatQA2(Synthesis):
         """Whether contexts hold paragraphs of other documents."""
         return self.mode == "related_paragraphs" or self.on_short == "fill"
 
+    def clustered(self) -> list[str]:
+        """The column of clusters, where it is read."""
+        return [self.cluster_column] if self.cluster_column and self.takes_paragraphs else []
+
+    def reads_columns(self) -> tuple[str, ...]:
+        return (*self.reads, *self.clustered())
+
     def languages(self) -> frozenset[str]:
         """The languages in which rows are made."""
         return frozenset(lang for lang, share in self.lang_share.items() if share)
@@ -240,10 +249,10 @@ class SynthChatQA2(Synthesis):
         context.over_parts(
             RELATED,
             units,
-            ["text"],
+            ["text", *self.clustered()],
             RelatedWork(self, context.setting, context.relative(RELATED), pool),
             depends=[pool.texts.digest, pool.vectors.digest],
-            ignore=self._own_fields() - _LENGTHS - {"embedder"},
+            ignore=self._own_fields() - _LENGTHS - {"embedder", "cluster_column"},
         )
         self._bring(context, RELATED, units)
         return units

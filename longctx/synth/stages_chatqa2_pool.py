@@ -43,7 +43,8 @@ from longctx.synth.chatqa2_rows import paragraph_budget
 from longctx.synth.film_fillers import hash_bounds, piece_hashes
 from longctx.synth.items import Item, language_of
 from longctx.synth.stages_held_out import HeldOut
-from longctx.synth.stages_in2_work import write_replies
+from longctx.synth.stages_in2_pool import cluster_of
+from longctx.synth.stages_in2_work import clusters_of, write_replies
 from longctx.synth.stages_work import Groups, items_of
 from longctx.synth.tokens import TokenCounter, token_counter
 
@@ -61,6 +62,7 @@ _POOL = pa.schema(
         "para_id": pa.string(),
         "doc_id": pa.string(),
         "n_tokens": pa.int32(),
+        "cluster": pa.string(),
         "text": pa.large_string(),
     }.items()
 )
@@ -87,9 +89,9 @@ def pool_of_corpus(op: "SynthChatQA2", context: BarrierContext) -> PoolRef:
     cut = context.per_part(
         "paragraphs",
         partial(_cut, op, bounds, held_out),
-        ["doc_id", *columns, "text"],
+        ["doc_id", *columns, "text", *op.clustered()],
         depends=[bounds, *(held_out.depends() if held_out else ())],
-        ignore=counts,
+        ignore=counts - {"cluster_column"},
     )
     pool = context.single("pool", partial(_pool, op, cut), [cut], ignore=own - {"pool_paragraphs"})
     shelves = [vars(ref) for ref in pool.files]
@@ -124,7 +126,7 @@ def _cut(
     wanted = _documents(op, bounds, part, setting.seed)
     rows: list[dict[str, Any]] = []
     contaminated = 0
-    for group in part.groups(["doc_id", "text"]) if wanted else ():
+    for group in part.groups(["doc_id", "text", *op.clustered()]) if wanted else ():
         mine = group.filter(pa.array(np.isin(group.column(ROW).to_numpy(), list(wanted))))
         for row in mine.to_pylist():
             if held_out is not None and held_out.shared(row["text"]) is not None:
@@ -139,6 +141,7 @@ def _cut(
                     "para_id": f"{row['doc_id']}#{cut.mark}",
                     "doc_id": row["doc_id"],
                     "n_tokens": cut.n_tokens,
+                    "cluster": cluster_of(row, op.cluster_column),
                     "text": cut.text,
                 }
                 for cut in paragraphs_of(clean_page(row["text"]), counter, most)
@@ -280,7 +283,8 @@ class RelatedWork:
         name, groups = payload
         counter = token_counter(self.setting.tokenizer)
         items = items_of(self.setting.run_dir, groups)
-        replies = {item.id: self._related(item, counter) for item in items}
+        clusters = clusters_of(groups, self.op.cluster_column)
+        replies = {item.id: self._related(item, clusters.get(item.id), counter) for item in items}
         write_replies(sink, f"{self.folder}/{name}.parquet", replies)
         told = {
             "taken": sum(len(found["paragraphs"]) for found in replies.values()),
@@ -288,7 +292,7 @@ class RelatedWork:
         }
         return {"stats": {"rows": len(items), **told}}
 
-    def _related(self, item: Item, counter: TokenCounter) -> dict[str, Any]:
+    def _related(self, item: Item, cluster: str | None, counter: TokenCounter) -> dict[str, Any]:
         op, seed = self.op, self.setting.seed
         qa, summary = op.asked_of(item, seed), op.summary_of(item)
         page = op.page_of(item, counter)
@@ -301,6 +305,6 @@ class RelatedWork:
             return {"paragraphs": [], "with_answer": 0, "no_vector": True}
         first = 64 + 2 * budget // op.paragraph_tokens
         ranked = pool_in_worker(self.pool).ranked(item.lang, vector, first)
-        found = related_paragraphs(ranked, item.id, qa.answers, budget)
+        found = related_paragraphs(ranked, item.id, qa.answers, budget, cluster)
         listed = [paragraph._asdict() for paragraph in found.paragraphs]
         return {"paragraphs": listed, "with_answer": found.with_answer}

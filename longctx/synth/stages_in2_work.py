@@ -47,7 +47,7 @@ class SourcesWork:
         name, groups = payload
         counter = token_counter(self.setting.tokenizer)
         kinds = {row["id"]: row for _, brought in groups for row in brought["rows"]}
-        clusters = self._clusters(groups, set(kinds))
+        clusters = clusters_of(groups, self.op.cluster_column)
         good: dict[str, Source] = {}
         bad: dict[str, RowReject] = {}
         items = items_of(self.setting.run_dir, groups)
@@ -88,16 +88,18 @@ class SourcesWork:
             cluster=cluster,
         )
 
-    def _clusters(self, groups: Groups, ids: set[str]) -> dict[str, str | None]:
-        column = self.op.cluster_column
-        if column is None:
-            return {}
-        found: dict[str, str | None] = {}
-        for part, _ in groups:
-            for table in part.groups(["doc_id", column]):
-                rows = (row for row in table.to_pylist() if row["doc_id"] in ids)
-                found |= {row["doc_id"]: cluster_of(row, column) for row in rows}
+
+def clusters_of(groups: Groups, column: str | None) -> dict[str, str | None]:
+    """The near-duplicate clusters of a unit's documents by id; none without a column."""
+    found: dict[str, str | None] = {}
+    if column is None:
         return found
+    for part, brought in groups:
+        ids = {row["id"] for row in brought["rows"]}
+        for table in part.groups(["doc_id", column]):
+            rows = (row for row in table.to_pylist() if row["doc_id"] in ids)
+            found |= {row["doc_id"]: cluster_of(row, column) for row in rows}
+    return found
 
 
 @dataclass(frozen=True)

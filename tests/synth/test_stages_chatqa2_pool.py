@@ -133,6 +133,27 @@ def test_repeated_texts_are_in_the_pool_once(tmp_path: Path) -> None:
     assert all(len(blocks(row)) == len(set(blocks(row))) for row in table(context))
 
 
+def test_near_duplicates_of_a_document_are_not_beside_its_summary(tmp_path: Path) -> None:
+    docs = [{**doc, "mh": f"c{i // 2}"} for i, doc in enumerate(documents(30))]
+    cluster = {doc["doc_id"]: doc["mh"] for doc in docs}
+    home = homes(docs)
+
+    def beside(context: BarrierContext) -> int:
+        """Paragraphs that are of the cluster of their row's document."""
+        return sum(
+            cluster[home[text]] == cluster[row["document_id"]]
+            for row in table(context)
+            for text in blocks(row)
+        )
+
+    assert beside(made(tmp_path / "without", docs)) > 0
+    named = made(tmp_path / "with", docs, cluster_column="mh")
+    assert beside(named) == 0
+    assert len(table(named)) == len(docs)
+    assert related(cluster_column="mh").reads_columns() == ("n_tokens", "mh")
+    assert op_of(cluster_column="mh").reads_columns() == ("n_tokens",)
+
+
 def test_short_documents_are_filled_up_behind_their_end(tmp_path: Path) -> None:
     docs = [*documents(30, 12), *(document(50 + i, 30) for i in range(6))]
     fields: Row = {"mode": "own_document", "on_short": "fill", "min_context": 150}
