@@ -5,6 +5,7 @@ The engine is one by rule; everything around it is real, Ray's processor include
 
 import importlib.util
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from longctx.engine.op import Setting
+from longctx.engine.units import Pool, Sink, Step, Unit
 from longctx.llm import stages_vllm, vllm_rows
 from longctx.llm.cache_sqlite import SQLiteCache
 from longctx.llm.keys import BadRequestError, key_pair
-from longctx.llm.spec import GeneratorSpec, RuleSet, backend_of, model_id_of
+from longctx.llm.spec import (
+    GeneratorSpec,
+    RuleSet,
+    Terms,
+    VLLMGenerator,
+    backend_of,
+    client_of,
+    close_client,
+    model_id_of,
+)
+from longctx.llm.stages_batches import batches_of
 from longctx.llm.stages_vllm import Prepare, engine_config, generate_dataset
-from longctx.llm.types import GenRequest, LLMJobError
+from longctx.llm.types import GenRequest, GenResult, LLMJobError
 from longctx.llm.vllm import VLLMBackend, VLLMSettings
 from longctx.llm.vllm_rows import ANSWERS, ASKED, FAILED, asked_row, normalised, sampling_params
+from longctx.score.smollm2 import packaged_folder
 from tests.llm.fake_vllm import Letters, Table, engine_output, processor_here, real_processor
 
 Row = dict[str, Any]
@@ -165,7 +179,7 @@ def check_mixed(rows: list[Row], cache: SQLiteCache, model: str) -> None:
         row = found[req.row_id]
         assert row["error_code"] == failed.get(req.row_id)
         entry = cache.get([row["key"]]).get(row["key"])
-        assert row["stored"] == (entry is not None) == (req.row_id not in {*failed, "cut"})
+        assert (entry is not None) == (req.row_id not in {*failed, "cut"})
         assert row["finish_reason"] == (
             "error" if req.row_id in failed else "length" if req.seed == 5 else "stop"
         )
@@ -210,28 +224,65 @@ def test_a_dataset_is_answered_once_and_then_from_the_cache(
         generate_dataset(twice, chosen, place)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class Asks:
+    """A unit that asks for all of them at once."""
+
+    spec: VLLMGenerator
+    run_dir: str
+    terms: Terms
+
+    def load(self) -> "Asks":
+        return self
+
+    def __call__(self, payload: tuple[str, None], sink: Sink) -> Row:
+        return {"results": self.results()}
+
+    def results(self) -> list[GenResult]:
+        return client_of(self.spec, self.run_dir, RuleSet(), self.terms).generate(MIXED)
+
+
 @pytest.mark.ray
-def test_rays_own_processor_mixes_nothing_up(ray_local: int, tmp_path: Path) -> None:
-    """Rows with and without schema, seed and stops, in small blocks and in one; failed ones too."""
+def test_rays_own_processor_mixes_nothing_up(
+    ray_local: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows with and without schema, seed and stops in blocks of four, and failed ones among them.
+
+    A unit in an actor says what it lacks, Ray's processor answers around an engine by rule, and the
+    unit finds everything.
+    """
     import ray.data
 
-    from longctx.score.smollm2 import packaged_folder
-
     folder = packaged_folder()
-    chosen, place = settings(folder, batch_size=4), ("sqlite", str(tmp_path / "cache"))
-    backend = VLLMBackend(chosen)
-    asked = [row_of(req, backend.model_id) for req in MIXED]
-    data = ray.data.from_arrow(
-        [pa.Table.from_pylist(asked[:1], ASKED), pa.Table.from_pylist(asked[1:], ASKED)]
-    )
+    described = spec(folder, batch_size=4)
+    model = model_id_of(described, RuleSet())
+    build = stages_vllm.processor_of
     process = real_processor(rule, Prepare(str(folder), 100), 4)
-    found = generate_dataset(data, chosen, place, processor=process)  # type: ignore[arg-type]
-    cache = SQLiteCache(tmp_path / "cache" / "answers.sqlite")
-    rows = found.take_all()
-    check_mixed(rows, cache, backend.model_id)
-    assert all(list(row) == ANSWERS.names for row in rows)
+    monkeypatch.setattr(stages_vllm, "processor_of", lambda *_: process)
+    batches = batches_of(Setting(0, "", "01-x", str(tmp_path), ""), "asked", {"": described})
+    assert batches is not None
+    asks = Asks(described, str(tmp_path), Terms(batch=batches.place()))
+    step = Step(str(tmp_path), str(tmp_path / "stages/01-x/asked"), [Unit("0", "f", ("0", None))])
+    batches.answer(step, work=asks, pool=Pool(1, ahead=1), terms={"": Terms()})
+    results = asks.results()
+    close_client()
+    rows = [
+        {
+            "row_id": result.request_id,
+            "key": result.key,
+            "text": result.text,
+            "finish_reason": result.finish_reason,
+            "prompt_tokens": result.usage.prompt,
+            "error_code": result.error and result.error.code,
+        }
+        for result in results
+    ]
+    check_mixed(rows, SQLiteCache(tmp_path / "cache" / "answers.sqlite"), model)
+    assert {
+        (r.attempts, r.from_cache, r.latency_s > 0 or r.error is not None) for r in results
+    } == {(1, False, True)}
     # What Ray itself builds of the settings, up to the point where an engine would start.
-    built: Any = stages_vllm.processor_of(chosen, folder)
+    built: Any = build(described.settings(), folder)
     assert built.list_stage_names() == ["vLLMEngineStage"]
     stage = built.get_stage_by_name("vLLMEngineStage")
     assert stage.map_batches_kwargs["compute"] == ray.data.ActorPoolStrategy(min_size=1, max_size=1)
