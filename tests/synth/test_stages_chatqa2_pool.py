@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.finished import finished_corpus
 from longctx.errors import RunError
-from longctx.synth import chatqa2_pages
+from longctx.synth import chatqa2_pages, stages_chatqa2_pool
 from longctx.synth.chatqa2_pages import PARAGRAPH, clean_page
 from longctx.synth.chatqa2_pool import paragraphs_of
 from longctx.synth.chatqa2_rows import without_summary
@@ -77,9 +77,12 @@ def test_contexts_are_paragraphs_of_other_documents(tmp_path: Path) -> None:
     assert len({row["depth"] for row in rows}) > 10
 
 
-def test_parts_units_and_the_order_of_reading_change_no_byte(tmp_path: Path) -> None:
+def test_parts_units_shelves_and_the_order_of_reading_change_no_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     docs = documents(24)
     one = output(made(tmp_path / "one", docs, 1, unit_rows=200, pool_paragraphs=70))
+    monkeypatch.setattr(stages_chatqa2_pool, "SHELF", 16)
     three = output(made(tmp_path / "three", docs[::-1], 3, unit_rows=3, pool_paragraphs=70))
     assert one == three
 
