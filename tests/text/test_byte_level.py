@@ -158,7 +158,8 @@ def test_a_pattern_that_only_tokenizers_knows_is_left_to_it(tmp_path, monkeypatc
 
 
 def test_a_text_that_the_fast_encoder_gives_up_on_is_encoded_all_the_same(tmp_path):
-    tokenizer = load_tokenizer(str(trained(tmp_path / "model", pre_tokenizer=split(QWEN))))
+    unknown = QWEN.replace(r"\p{N}|", r"\p{N}{1,4}|")
+    tokenizer = load_tokenizer(str(trained(tmp_path / "model", pre_tokenizer=split(unknown))))
     assert tokenizer.accelerated
     text = " " * 1_000_000 + "x"
     with pytest.raises(ValueError, match="stack size"):
