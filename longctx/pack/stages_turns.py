@@ -25,8 +25,9 @@ from longctx.errors import RunError
 from longctx.io.output_folder import claim, withdraw
 from longctx.pack.stages_turns_files import TurnFiles, publish, to_file
 from longctx.pack.stages_turns_plan import make_plan
+from longctx.pack.stages_turns_template import chat_of, template_layout
 from longctx.pack.turn_packs import Rules, Strategy, Weighting
-from longctx.pack.turns import Format, Layout, Refused, sequence_of
+from longctx.pack.turns import Format, Layout, Refused, Writes, sequence_of
 
 SEQUENCES = pa.schema(
     [
@@ -52,9 +53,10 @@ class PackTurns(Barrier):
     Rows are chats such as `synth.*` writes: give the input `text: messages`, `id: id` and `meta:
     [messages]`. The assistant's turns with their end marks are targets; everything else has the
     label -100. `format: chatml` needs a tokenizer with <|im_start|> and <|im_end|>; `plain` writes
-    a blank line after what is asked and the end-of-text token after each answer. `messages` names
-    the field with the turns. No pack is padded; `cu_seqlens` keeps the attention of its sequences
-    apart, `position_ids` restart in each.
+    a blank line after what is asked and the end-of-text token after each answer; `template` writes
+    as the chat template in the tokenizer's folder does. `messages` names the field with the turns.
+    No pack is padded; `cu_seqlens` keeps the attention of its sequences apart, `position_ids`
+    restart in each.
 
     `weighting: sequence` gives every conversation the same share of the loss, however long its
     answer: a target token weighs 1 / (targets of its sequence). `token` weighs all alike, as rows
@@ -97,6 +99,8 @@ class PackTurns(Barrier):
     def _is_possible(self) -> "PackTurns":
         if self.strategy == "sorted_batches" and self.batch_packs is None:
             raise ValueError("`strategy: sorted_batches` needs `batch_packs`, the rows of a batch")
+        if self.format == "template" and self.bos:
+            raise ValueError("`format: template` writes its own first token: leave `bos` out")
         return self
 
     def reads_meta(self) -> tuple[str, ...]:
@@ -114,10 +118,12 @@ class PackTurns(Barrier):
             self.file_tokens,
         )
 
-    def layout(self, setting: Setting) -> Layout:
+    def layout(self, setting: Setting) -> Writes:
         """The format in the run's tokenizer. Raises RunError where that lacks a token of it."""
         from longctx.text.tokenize import load_tokenizer
 
+        if self.format == "template":
+            return template_layout(setting.tokenizer, setting.stage)
         tokenizer = load_tokenizer(setting.tokenizer)
         try:
             return Layout(tokenizer, self.format, self.bos)
@@ -151,6 +157,10 @@ class PackTurns(Barrier):
             partial(_turns, self),
             ["doc_id", "source", "license", "meta"],
             ignore=own - {"messages", "format", "bos", "too_long", *cuts},
+            # The run's fingerprint of the tokenizer says nothing of its template.
+            depends=[chat_of(context.setting.tokenizer, context.setting.stage).template]
+            if self.format == "template"
+            else [],
         )
         plan = context.single("plan", partial(make_plan, self, turns), [turns], ignore=self.limits)
         context.exchange(
@@ -187,7 +197,7 @@ def _turns(op: PackTurns, part: Part, setting: Setting) -> pa.Table:
 
 def _row(
     op: PackTurns,
-    layout: Layout,
+    layout: Writes,
     fields: dict[str, Any],
     told: Counter[str],
     weightings: Counter[str],

@@ -2,7 +2,8 @@
 
 `chatml` (the layout of Qwen, SmolLM and others) puts every turn between the tokens <|im_start|> and
 <|im_end|>, with the role on the first line; `plain` has no roles: a blank line after what is asked,
-the end-of-text token after every answer. Targets are the assistant's contents and the mark that
+the end-of-text token after every answer; `turn_templates.py` writes in the template of a tokenizer.
+Targets are the assistant's contents and the mark that
 ends each. Pieces are tokenised one by one, so a border of targets is a border of tokens.
 
 Changed against LongAlign (arXiv 2401.18058), which cuts long rows on the right and so loses the
@@ -12,7 +13,7 @@ vocabularies with a word-start marker get one at the start of every piece.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from longctx.pack.frame import I32
 from longctx.text.offsets import token_ends
 from longctx.text.tokenize import Tokenizer
 
-Format = Literal["chatml", "plain"]
+Format = Literal["chatml", "plain", "template"]
 START, END = "<|im_start|>", "<|im_end|>"
 ASSISTANT = "assistant"
 ROLES = (ASSISTANT, "user", "system", "tool")
@@ -38,6 +39,14 @@ class Refused(NamedTuple):
 
     code: str
     detail: str
+
+
+class RefusedError(Exception):
+    """A conversation that a layout cannot write: a code that is counted, and why."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(code, detail)
+        self.code, self.detail = code, detail
 
 
 class Turn(NamedTuple):
@@ -78,6 +87,15 @@ def turns_of(messages: Any) -> list[Turn] | Refused:
     if all(turn.role != ASSISTANT for turn in turns):
         return Refused(NO_ANSWER, f"none of {len(turns)} turns is of the assistant")
     return turns
+
+
+class Writes(Protocol):
+    """What makes ids of a conversation, in the ids of its tokenizer."""
+
+    tokenizer: Tokenizer
+
+    def render(self, turns: Sequence[Turn]) -> Rendered:
+        """The ids of a conversation and its targets. Raises RefusedError."""
 
 
 class Layout:
@@ -130,7 +148,7 @@ class Layout:
 
 
 def cut_document(
-    layout: Layout, turns: Sequence[Turn], document: str, length: int
+    layout: Writes, turns: Sequence[Turn], document: str, length: int
 ) -> Rendered | None:
     """The conversation in at most `length` tokens, with the end of its document left out.
 
@@ -173,7 +191,7 @@ def labels_of(ids: I32, spans: Iterable[tuple[int, int]]) -> I32:
 
 
 def sequence_of(
-    layout: Layout, fields: Mapping[str, Any], name: str, too_long: int | None
+    layout: Writes, fields: Mapping[str, Any], name: str, too_long: int | None
 ) -> tuple[Rendered, int] | Refused:
     """The sequence of a record and how many tokens it lost, or why there is none.
 
@@ -183,9 +201,12 @@ def sequence_of(
     turns = turns_of(fields.get(name))
     if isinstance(turns, Refused):
         return turns
-    found = layout.render(turns)
     context = fields.get("context")
-    if too_long is None or len(found.ids) <= too_long or not isinstance(context, str):
-        return found, 0
-    shorter = cut_document(layout, turns, context, too_long)
+    try:
+        found = layout.render(turns)
+        if too_long is None or len(found.ids) <= too_long or not isinstance(context, str):
+            return found, 0
+        shorter = cut_document(layout, turns, context, too_long)
+    except RefusedError as error:
+        return Refused(error.code, error.detail)
     return (found, 0) if shorter is None else (shorter, len(found.ids) - len(shorter.ids))
