@@ -37,6 +37,14 @@ def hash_vectors(texts: Sequence[str]) -> F64:
     return np.divide(found, norms, out=found, where=norms > 0)
 
 
+def prepare(name: str) -> None:
+    """Builds the files of an embedder that every worker loads, where they are not there yet."""
+    if name == "static":
+        from longctx.embed.static import static_folder
+
+        static_folder()
+
+
 @functools.lru_cache(maxsize=2)
 def embedder_of(name: str) -> Embedder:
     """The embedder of a name; an encoder is loaded once a process.

@@ -125,6 +125,9 @@ class Op(BaseModel):
     def check(self, setting: Setting) -> None:
         """Before a run begins: raise RecipeError or RunError for what would fail hours later."""
 
+    def prepare(self, setting: Setting) -> None:
+        """Once per stage, before the workers start: build files that every worker loads."""
+
 
 class Map(Op):
     """Row-local op: `batch` gets living rows and returns one row of columns for each."""
@@ -148,9 +151,6 @@ class Model(Op):
     num_gpus: float = 0
     workers: int | None = None
     threads: int = 1
-
-    def prepare(self, setting: Setting) -> None:
-        """Once per stage, before the workers start: build files that every worker loads."""
 
     def finished(self, stats: Mapping[str, Any], setting: Setting) -> None:
         """When all parts are there: raise RunError for what their counters, summed, cannot be."""

@@ -235,8 +235,8 @@ def _map(state: _State, name: str, op: Map | Model) -> StepResult:
     columns, counted = list(op.reads_columns()), counted_columns(state.corpus)
     work = MapWork(op, setting, columns, counted, batch_bytes, relative)
     pool = None
+    op.prepare(setting)
     if isinstance(op, Model):
-        op.prepare(setting)
         pool = _pool(op, state.workers)
     result = run_units(
         step,
@@ -274,6 +274,7 @@ def _barrier(state: _State, name: str, op: Barrier) -> BarrierContext:
         listener=state.unit,
         announce=state.reporter.step,
     )
+    op.prepare(context.setting)
     op.run(context)
     state.corpus = context.corpus
     return context

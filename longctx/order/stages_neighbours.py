@@ -102,13 +102,15 @@ class OrderNeighbours(Barrier):
         """The encoder of the sentences."""
         return Embed(op="embed", model=self.model, languages=self.languages)
 
+    def prepare(self, setting: Setting) -> None:
+        if self.variant != "knn_repeat":
+            self.encoder().prepare(setting)
+
     def run(self, context: BarrierContext) -> None:
         assert self.length is not None  # `check` refused such a recipe
         if self.variant == "knn_repeat":
             places = self._repeats(context, self.length)
         else:
-            if not context.dry:
-                self.encoder().prepare(context.setting)
             places = self._examples(context, self.length)
         context.sidecar("", [(places, to_part)], built.place_part, built.PLACE, self.writes)
 

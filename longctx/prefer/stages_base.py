@@ -7,18 +7,13 @@ of a unit of prompts; `controls` asks the judge on a sample what a sound judge c
 makes pairs. Beside `part-N.parquet` lie `trl-N.jsonl`, the tables of the system, `calls-N.parquet`
 with the calls that came to nothing, and `judge_report.json`.
 
-What an op says: its stages in their order (`question_call`, `judged_calls`), which of them the
-judge is asked (`judging`), what is done with a unit (`judged`), what the rows and tables are made
-of, and its controls.
+What an op says of itself stands in `stages_system`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, Literal
-
-import pyarrow as pa
-from pydantic import Field
+from typing import Any
 
 from longctx.engine import commit, summary
 from longctx.engine.barrier import BarrierContext
@@ -29,18 +24,15 @@ from longctx.errors import RunError
 from longctx.llm import controls
 from longctx.llm.ask import CallStage
 from longctx.llm.controls import Control
-from longctx.llm.spec import GeneratorSpec, RuleSet, Terms, price_of
+from longctx.llm.spec import GeneratorSpec, Terms, price_of
 from longctx.llm.stages_batches import Batches, batches_of
-from longctx.location import Location
-from longctx.prefer.asked import QUESTION, Asked
-from longctx.prefer.asking import Asker
-from longctx.prefer.pairs import LENGTH_RATIO, PAIRS, Group
+from longctx.prefer.asked import QUESTION
 from longctx.prefer.stages_prompts import (
     PromptsWork,
     candidates_of_prompts,
     chosen_of_prompts,
-    prompts_of,
 )
+from longctx.prefer.stages_system import PreferenceSystem
 from longctx.prefer.stages_work import (
     CALLS,
     CONTROLS,
@@ -53,133 +45,16 @@ from longctx.prefer.stages_work import (
     PairRows,
 )
 from longctx.synth.draw import hash_order
-from longctx.synth.items import Item
-from longctx.synth.rows import Reject, Row
-from longctx.synth.rule_set import rule_set
 from longctx.synth.stages_asking import PASSING, check_share, clients_of, refuse_split_cache
-from longctx.synth.stages_base import Synthesis, Units
+from longctx.synth.stages_base import Units
 from longctx.synth.stages_held_out import CLEARED, SCREENED
-from longctx.synth.stages_table import content_of
 from longctx.synth.stages_work import terms_with
-from longctx.synth.tokens import TokenCounter
 
 Chosen = Sequence[dict[str, Any]]
-_MOST_CONTROLS = 200
 
 
-class Preference(Synthesis):
+class Preference(PreferenceSystem):
     """An op that makes pairs of a better and a worse text; the ops name stages and scores."""
-
-    judge: GeneratorSpec | None = None
-    prompts: Location | None = None
-    temperature: float = Field(1.0, ge=0, le=2)
-    judge_tokens: int = Field(1_024, ge=1)
-    length_ratio: float = Field(LENGTH_RATIO, ge=1)
-    control_share: float = Field(0.05, ge=0, le=1)
-    control_rows: int = Field(20, ge=0)
-    on_bad_judge: Literal["fail", "report"] = "fail"
-    unit_rows: int = Field(32, ge=1)
-
-    schema: ClassVar[pa.Schema] = PAIRS
-    ends: ClassVar[str] = "rows"
-    neutral = frozenset({"unit_rows", "max_reject_rate", "on_bad_judge"})
-    chooses: ClassVar[frozenset[str]] = Synthesis.chooses | {"prompts"}
-    # Whether the model is asked for a question where no file has one; else the text is one.
-    asks_question: ClassVar[bool] = True
-    # Whether rows are steps of one text: then all of them are strings for TRL.
-    stepwise: ClassVar[bool] = False
-    judging: ClassVar[frozenset[str]] = frozenset()
-    extra_tables: ClassVar[Mapping[str, pa.Schema]] = {}
-    # Fields that decide what `judged` asks and finds; those of the models always do.
-    decides: ClassVar[frozenset[str]] = frozenset()
-
-    def question_call(self) -> CallStage:
-        """The stage that asks for a question on a document; `prompt` makes its prompt."""
-        raise NotImplementedError
-
-    def judged_calls(self) -> tuple[CallStage, ...]:
-        """The stages of the step `judged`, in their order."""
-        raise NotImplementedError
-
-    def judged(
-        self, items: Sequence[Item], asker: Asker, counter: TokenCounter, seed: int
-    ) -> dict[str, dict[str, Any] | Reject]:
-        """What was found of every prompt, as plain JSON values, or why nothing was."""
-        raise NotImplementedError
-
-    def controls(
-        self, items: Sequence[Item], asker: Asker, counter: TokenCounter, seed: int
-    ) -> list[Control]:
-        """Controls of the judge on a sample of prompts, in the order of their ids."""
-        raise NotImplementedError
-
-    def control_calls(self) -> tuple[CallStage, ...]:
-        """Stages that only controls ask, beside those of `judged`."""
-        return ()
-
-    def counts(self, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Sums over what `judged` found, for run.json."""
-        return {}
-
-    def group(self, item: Item, asked: Asked, seed: int) -> Group:
-        """What the pairs of a prompt share; `asked` is what the prompt asks."""
-        models = item.replies[JUDGED]["models"]
-        return Group(
-            system=self.system,
-            group_id=item.id,
-            lang=item.lang,
-            source=item.source,
-            seed=seed,
-            prompt_version=self.prompt_version,
-            messages=asked.messages(),
-            model=models["policy"],
-            judge_model=models["judge"] if self.judging else None,
-            doc_id=asked.doc_id,
-            context_ref=asked.ref,
-            gold=asked.gold,
-        )
-
-    def tables(self, item: Item) -> Mapping[str, Sequence[Row]]:
-        """Rows of the further tables (`extra_tables`) of a prompt, whatever becomes of it."""
-        return {}
-
-    def calls(self) -> tuple[CallStage, ...]:
-        asked = self.asks_question and self.prompts is None
-        return (*((self.question_call(),) if asked else ()), *self.judged_calls())
-
-    def asks(self, step: str) -> GeneratorSpec:
-        return self.judging_spec if step in self.judging else self.generator
-
-    def generators(self) -> tuple[GeneratorSpec, ...]:
-        return (self.generator,) if self.judge is None else (self.generator, self.judge)
-
-    @property
-    def judging_spec(self) -> GeneratorSpec:
-        """The model that judges; the policy itself where no other is named."""
-        return self.judge or self.generator
-
-    def rules(self) -> RuleSet:
-        return rule_set()
-
-    def fingerprint_fields(self) -> dict[str, Any]:
-        known = super().fingerprint_fields()
-        judge = self.judge.identity() if self.judge else None
-        where = f"{self.op}: prompts"
-        prompts = None if self.prompts is None else content_of(self.prompts, "prompts", where)
-        return {**known, "judge": judge, "prompts": prompts}
-
-    def check(self, setting: Setting) -> None:
-        super().check(setting)
-        if self.prompts is not None:
-            prompts_of(self.prompts, f"{setting.stage}: prompts")
-
-    def told_beside(self, setting: Setting) -> Mapping[str, Any]:
-        if self.prompts is None:
-            return {}
-        return prompts_of(self.prompts, f"{setting.stage}: prompts")
-
-    def reject_id(self, item_id: str, row: Row) -> str:
-        return str(row["id"])
 
     def rows_work(self, setting: Setting, folder: str, model: str) -> Work:
         return PairRows(self, setting, folder, model)
@@ -237,7 +112,7 @@ class Preference(Synthesis):
             self._bring(context, QUESTION, units)
         elif self.asks_question:
             self._ask(context, self.question_call(), units, model)
-        judge = model if self.judge is None else self._model_id(self.judge)
+        judge = model if self.judge is None else self.model_id(self.judge)
         self._judge(context, units, model, judge)
         self._control(context, units, model, judge)
         return units
@@ -354,11 +229,6 @@ class Preference(Synthesis):
         if not context.dry and self.on_bad_judge == "fail":
             told = context.step_stats[CONTROLS]["report"]["controls"]
             controls.check([Control(**one) for one in told], context.setting.stage)
-
-    def sampled(self, prompts: int) -> int:
-        """How many of so many prompts the controls see."""
-        wanted = max(self.control_rows, round(self.control_share * prompts))
-        return min(wanted, _MOST_CONTROLS, prompts)
 
     def _sampled(self, units: Units, seed: int) -> list[tuple[int, dict[str, Any]]]:
         """The groups of all units with the first prompts by hash: a share, not fewer than some."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from longctx.cost.model_calls import ModelCalls
-from longctx.embed.named import HASH, embedder_of
+from longctx.embed.named import HASH, embedder_of, prepare
 from longctx.engine import summary
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.op import Setting
@@ -50,7 +50,7 @@ from longctx.prefer.stages_work import CONTEXT, JUDGED
 from longctx.synth.draw import generator
 from longctx.synth.items import Item
 from longctx.synth.rows import Reject, Row
-from longctx.synth.stages_base import Language
+from longctx.synth.stages_system import Language
 from longctx.synth.tokens import TokenCounter
 
 TREE, FINAL = "tree", "final"
@@ -175,8 +175,7 @@ class PreferLongDPO(Preference):
         return RuleSet(VERSION, RULES)
 
     def prepare(self, setting: Setting) -> None:
-        if self.embedder == "static":
-            embedder_of(self.embedder)
+        prepare(self.embedder)
 
     def judged_calls(self) -> tuple[CallStage, ...]:
         return stages(self.budgets, self.temperature, self.top_p, self.refine_top_k)

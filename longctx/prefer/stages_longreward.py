@@ -9,7 +9,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from longctx.cost.model_calls import ModelCalls
-from longctx.embed.named import HASH, embedder_of
+from longctx.embed.named import HASH, embedder_of, prepare
 from longctx.engine import summary
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.op import Setting
@@ -149,10 +149,7 @@ class PreferLongReward(Preference):
             )
 
     def prepare(self, setting: Setting) -> None:
-        from longctx.embed.encoders import static_folder
-
-        if self.embedder == "static":
-            static_folder()
+        prepare(self.embedder)
 
     def question_call(self) -> CallStage:
         return self._stage(QUESTION, lr.check_question, self.question_tokens, self.temperature)

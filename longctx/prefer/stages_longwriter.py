@@ -28,7 +28,7 @@ from longctx.synth.longwriter import DIMENSIONS, MARGIN, s_q
 from longctx.synth.longwriter_calls import JUDGE_MESSAGES, check_judge, prompt_problem
 from longctx.synth.longwriter_required import Required, required_length
 from longctx.synth.rows import Reject, Row
-from longctx.synth.stages_base import Language
+from longctx.synth.stages_system import Language
 from longctx.synth.tokens import TokenCounter
 
 _TASK_TOKENS, _WORD_TOKENS = 300, 4 / 3
@@ -136,8 +136,8 @@ class PreferLongWriter(Preference):
             seed=seed,
             prompt_version=self.prompt_version,
             messages=asked.messages(),
-            model=self._model_id(self.generator),
-            judge_model=self._model_id(self.judging_spec),
+            model=self.model_id(self.generator),
+            judge_model=self.model_id(self.judging_spec),
             doc_id=asked.doc_id,
             context_ref=asked.ref,
         )

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
-from longctx.embed.named import HASH
+from longctx.embed.named import HASH, prepare
 from longctx.embed.stages import Embed
 from longctx.engine.barrier import BarrierContext
 from longctx.engine.op import Setting
@@ -34,8 +34,9 @@ from longctx.synth.draw import generator
 from longctx.synth.items import Item
 from longctx.synth.prompt import Prompt
 from longctx.synth.rows import CHATQA2, Reject, Row
-from longctx.synth.stages_base import Language, Synthesis, Units
+from longctx.synth.stages_base import Synthesis, Units
 from longctx.synth.stages_chatqa2_pool import RELATED, RelatedWork, pool_of_corpus
+from longctx.synth.stages_system import Language
 from longctx.synth.tokens import TokenCounter
 
 SUMMARY, ASKED = "chatqa.summary", "chatqa.qa"
@@ -172,6 +173,10 @@ class SynthChatQA2(Synthesis):
     def takes_paragraphs(self) -> bool:
         """Whether contexts hold paragraphs of other documents."""
         return self.mode == "related_paragraphs" or self.on_short == "fill"
+
+    def prepare(self, setting: Setting) -> None:
+        if self.takes_paragraphs:
+            prepare(self.embedder)
 
     def clustered(self) -> list[str]:
         """The column of clusters, where it is read."""

@@ -40,9 +40,10 @@ from longctx.synth.in2 import FILLERS, FINE, INTEGRATION, SOURCES, VERIFY
 from longctx.synth.items import Item
 from longctx.synth.prompt import Prompt
 from longctx.synth.rows import FILM, Reject, Row
-from longctx.synth.stages_base import Language, Synthesis, Units
+from longctx.synth.stages_base import Synthesis, Units
 from longctx.synth.stages_in2_pool import pool_of_corpus
 from longctx.synth.stages_in2_work import FillersWork, SourcesWork
+from longctx.synth.stages_system import Language
 from longctx.synth.tokens import TokenCounter
 
 RowType = Literal["fine", "integration", "short"]

@@ -31,9 +31,10 @@ from longctx.synth.longalpaca import (
 from longctx.synth.longalpaca_items import CategoryQuotas, read_short
 from longctx.synth.prompt import Prompt
 from longctx.synth.rows import LONGALPACA, Reject, Row
-from longctx.synth.stages_base import Language, Synthesis
+from longctx.synth.stages_base import Synthesis
 from longctx.synth.stages_files import FilesWork
 from longctx.synth.stages_longalpaca_mix import MIXTURE, MixedFiles, mixed
+from longctx.synth.stages_system import Language
 from longctx.synth.stages_table import content_of, records_of
 from longctx.synth.tokens import TokenCounter
 

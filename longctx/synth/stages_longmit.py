@@ -65,11 +65,12 @@ from longctx.synth.longmit_path import (
 from longctx.synth.longmit_rows import BOUND, LEAST_LIMIT, RESERVE
 from longctx.synth.prompt import Prompt
 from longctx.synth.rows import LONGMIT, Row
-from longctx.synth.stages_base import Language, Synthesis, Units
+from longctx.synth.stages_base import Synthesis, Units
 from longctx.synth.stages_held_out import SCREENED
 from longctx.synth.stages_longmit_paths import Library, library_of
 from longctx.synth.stages_longmit_rows import PathRowsWork
 from longctx.synth.stages_longmit_work import CHAINS, ChainsWork, PathAskWork, SimilarWork
+from longctx.synth.stages_system import Language
 from longctx.synth.stages_work import AskWork
 
 _JUDGED = frozenset({VERIFY, NECESSITY})
@@ -197,6 +198,9 @@ class SynthLongMIT(Synthesis):
     def work(self, step: str) -> type[AskWork]:
         return PathAskWork
 
+    def prepare(self, setting: Setting) -> None:
+        self.encoder().prepare(setting)
+
     def rows_work(self, setting: Setting, folder: str, model: str) -> Work:
         return PathRowsWork(self, setting, folder, model)
 
@@ -262,8 +266,6 @@ class SynthLongMIT(Synthesis):
         return context.over_values(step, list(units), work, **more)
 
     def asked(self, context: BarrierContext, chosen: Sequence[dict[str, Any]], model: str) -> Units:
-        if not context.dry:
-            self.encoder().prepare(context.setting)
         library = library_of(self, context, list(chosen))
         units, beside = self._paths_in_units(library)
         for call in self.calls():

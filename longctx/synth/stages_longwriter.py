@@ -44,8 +44,9 @@ from longctx.synth.longwriter_required import Required, required_length
 from longctx.synth.longwriter_rows import MIN_WORDS, S_L_MIN, assemble, row_problems
 from longctx.synth.prompt import Prompt
 from longctx.synth.rows import LONGWRITER, Reject, Row
-from longctx.synth.stages_base import Language, Synthesis, Units
+from longctx.synth.stages_base import Synthesis, Units
 from longctx.synth.stages_longwriter_work import SiftWork, WriteWork
+from longctx.synth.stages_system import Language
 from longctx.synth.stages_work import AskWork
 from longctx.synth.tokens import TokenCounter
 

@@ -36,11 +36,12 @@ from longctx.synth.pamqa_rows import NO_ROW, Settings, can_be_found
 from longctx.synth.pamqa_table import Asked, read_asked
 from longctx.synth.prompt import Prompt
 from longctx.synth.rows import PAMQA, Made, Reject, Row
-from longctx.synth.stages_base import Language, Synthesis, Units
+from longctx.synth.stages_base import Synthesis, Units
 from longctx.synth.stages_held_out import SCREENED, finished
 from longctx.synth.stages_pamqa_asked import chosen_of_table, of_replies, of_table, seen
 from longctx.synth.stages_pamqa_find import find_documents
 from longctx.synth.stages_pamqa_work import AnswerWork, QuestionWork, SupportWork
+from longctx.synth.stages_system import Language
 from longctx.synth.stages_table import content_of, records_of
 from longctx.synth.stages_work import AskWork
 from longctx.synth.tokens import TokenCounter
@@ -195,8 +196,8 @@ class SynthPamQA(Synthesis):
     def generators(self) -> tuple[GeneratorSpec, ...]:
         return super().generators() if self.calls() else ()
 
-    def _model_id(self, spec: GeneratorSpec) -> str:
-        return super()._model_id(spec) if self.calls() else "none"
+    def model_id(self, spec: GeneratorSpec) -> str:
+        return super().model_id(spec) if self.calls() else "none"
 
     def calls(self) -> tuple[CallStage, ...]:
         wanted = (

@@ -7,6 +7,7 @@ import pytest
 from longctx.engine import exchange, units
 from longctx.engine.commit import FileRef
 from longctx.engine.exchange import Limits, grouped, waves
+from longctx.engine.op import Op, Setting
 from longctx.engine.units import Unit
 from tests.conftest import make_rows
 from tests.stages import run_rows
@@ -79,9 +80,18 @@ def test_waves_change_no_row(
 
 
 @pytest.mark.ray
-def test_the_record_says_what_every_step_took(ray_local: int, tmp_path: Path) -> None:
+def test_the_record_says_what_every_step_took(
+    ray_local: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared: list[str] = []
+
+    def note(op: Op, setting: Setting) -> None:
+        prepared.append(setting.stage)
+
+    monkeypatch.setattr(Op, "prepare", note)
     rows = make_rows(60)
     found = run_rows(tmp_path, rows, [{"op": "score.heuristics"}, {"op": "dedup.exact"}])
+    assert prepared == ["00-read", "01-score.heuristics", "02-dedup.exact"]
     read, scored, exact = found.record.stages
     text = sum(len(r["text"].encode()) for r in rows)
     assert read.summary["text_bytes"] == text
