@@ -286,6 +286,8 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 def scatter(table: pa.Table, rows: npt.NDArray[np.int64], size: int) -> pa.Table:
     """Spread rows over `size` places: row i goes to place rows[i], the other places are null."""
+    if np.array_equal(rows, np.arange(size)):
+        return table
     index = np.full(size, -1, dtype=np.int64)
     index[rows] = np.arange(len(rows))
     return table.take(pa.array(index, mask=index < 0))

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from longctx.engine.commit import Commit, FileRef
 from longctx.engine.op import Setting
@@ -40,13 +41,13 @@ class Fill:
         number = name.rpartition("-")[2]
         if rows is None or rows.num_rows == 0:
             return {"stats": {}, "formats": {}}
-        known = [n for n in ("key", "window", "seq") if n in rows.column_names]
-        rows = rows.sort_by([(n, "ascending") for n in known]).combine_chunks()
+        rows = rows.combine_chunks()
         placement, documents = _documents(rows)
         matrix = _vectors(rows)
         similar = None
         if matrix is not None:
-            similar = similarity(replace(placement, document=_first_span(rows)), matrix)
+            first = _first_span(rows)[placement.document]
+            similar = similarity(replace(placement, document=first), matrix)
         passes = _passes(rows, placement)
         table = assemble(
             placement, documents, length=self.length, similarities=similar, passes=passes
@@ -75,11 +76,16 @@ def target_of(setting: Setting, length: int) -> Target:
 
 
 def _documents(rows: pa.Table) -> tuple[Placement, FramedDocuments]:
-    """Every span as a document of its own, of which only the span is at hand."""
+    """Every span as a document of its own, of which only the span is at hand.
+
+    Documents lie as the spans came: the placement says where they go, so no token is moved for it.
+    """
     start, end = rows.column("start").to_numpy(), rows.column("end").to_numpy()
     tokens, offsets = _tokens(rows.column("tokens").combine_chunks())
+    known = [n for n in ("key", "window", "seq") if n in rows.column_names]
+    order = pc.sort_indices(rows.select(known), [(n, "ascending") for n in known]).to_numpy()
     placement = Placement(
-        rows.column("window").to_numpy(), np.arange(len(rows), dtype=np.int64), start, end
+        rows.column("window").to_numpy()[order], order.astype(np.int64), start[order], end[order]
     )
     text = {n: rows.column(n).combine_chunks() for n in ("doc_id", "source", "license", "tour_id")}
     documents = FramedDocuments(
@@ -100,7 +106,7 @@ def _passes(rows: pa.Table, placement: Placement) -> I32 | None:
     """The pass of each window; None where no mixture copies documents."""
     if "pass" not in rows.column_names:
         return None
-    found = rows.column("pass").to_numpy()
+    found = rows.column("pass").to_numpy()[placement.document]
     assert_copies_apart(placement, found)
     return found[window_borders(placement.window)[:-1]]
 
