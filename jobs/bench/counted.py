@@ -8,7 +8,7 @@ import functools
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,8 @@ def watch() -> None:
 def _counting(encode: Any, where: dict[str, str]) -> Any:
     file = Path(os.environ[FOLDER]) / f"{os.getpid()}.jsonl"
 
-    def counting(self: Any, texts: Sequence[str]) -> Any:
+    def counting(self: Any, texts: Iterable[str]) -> Any:
+        texts = list(texts)
         with file.open("a") as out:
             print(json.dumps([where["step"], sum(map(len, texts))]), file=out)
         return encode(self, texts)
