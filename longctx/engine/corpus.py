@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from longctx.engine.commit import FileRef, fingerprint
+from longctx.engine.compression import compressions, is_bytes
 from longctx.engine.op import DROP_REASON
 from longctx.engine.stored import packed, restored
 from longctx.errors import DamagedFileError
@@ -256,12 +257,12 @@ def parquet_groups(
     # Tokens, vectors and their bytes do not repeat: looking for a dictionary costs and finds none.
     # Texts do not either, and dictionary and bounds would hold each of them four more times.
     texts = [f.name for f in schema if _is_large(f.type)]
-    repeating = [f.name for f in schema if not (pa.types.is_nested(f.type) or _is_bytes(f.type))]
+    repeating = [f.name for f in schema if not (pa.types.is_nested(f.type) or is_bytes(f.type))]
     bounded = [n for n in schema.names if n not in texts] if texts else True
     with pq.ParquetWriter(
         sink,
         schema,
-        compression="zstd",
+        compression=compressions(tables, schema),
         write_page_checksum=True,
         # The second version is written with one copy of a row less.
         data_page_version="1.0" if plain else "2.0",
@@ -275,13 +276,6 @@ def parquet_groups(
 
 def _is_large(kind: pa.DataType) -> bool:
     return bool(pa.types.is_large_string(kind) or pa.types.is_large_binary(kind))
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return any(
-        check(kind)
-        for check in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
-    )
 
 
 def scatter(table: pa.Table, rows: npt.NDArray[np.int64], size: int) -> pa.Table:
