@@ -29,6 +29,7 @@ def main() -> None:
     from longctx.pack.lookahead import plan_look_ahead
     from longctx.pack.plan import plan_windows
     from longctx.score.language import languages, packaged_model
+    from longctx.text.tokenize import load_tokenizer
 
     print("longctx: compiling kernels and preparing the packaged encoder (once)")
     rows = np.random.default_rng(0).standard_normal((64, 16)).astype(np.float32)
@@ -57,6 +58,7 @@ def main() -> None:
     doc_and_window_stats("The quick brown fox jumps over the lazy dog.\n" * 20)
     item_grams("The quick brown fox jumps over the lazy dog.", 4, 2)
     languages("The quick brown fox jumps over the lazy dog.", packaged_model(), 2000, 0.5)
+    load_tokenizer("embedded").encode_batch(["The quick brown fox, 3 times."])
     packed = (np.full(8, 100, dtype=np.int64), np.zeros(8, dtype=np.int32), 256)
     plan_look_ahead(*packed, vectors=rows[:8], separator=1)
     plan_windows("best_fit", *packed, separator=1)

@@ -37,7 +37,8 @@ def start(folder: Path, num_cpus: int = 2) -> None:
 def watch() -> None:
     """Count in this process from now on."""
     from longctx.engine import steps, units
-    from longctx.text import tokenize
+    from longctx.text.embedded import EmbeddedTokenizer
+    from longctx.text.tokenizer_json import JsonTokenizer
 
     where = {"step": ""}
     execute = units.execute
@@ -50,7 +51,7 @@ def watch() -> None:
     # Both modules call it by the name that they know it by.
     units.execute = noted
     steps.execute = noted  # type: ignore[attr-defined]
-    for kind in (tokenize._EmbeddedTokenizer, tokenize._JsonTokenizer):
+    for kind in (EmbeddedTokenizer, JsonTokenizer):
         kind.encode_batch = _counting(kind.encode_batch, where)  # type: ignore[method-assign]
 
 

@@ -38,7 +38,8 @@ from jobs.bench.embed import corpus_files
 from jobs.bench.machine import describe
 from jobs.bench.report import table, write_section
 from jobs.bench.vocabulary import write_json
-from longctx.text.tokenize import Ids, load_tokenizer
+from longctx.text.slices import Ids
+from longctx.text.tokenize import load_tokenizer
 
 CORPUS = Path(__file__).parents[3] / "shared" / "data" / "corpus" / "dev"
 RECIPE = Path(__file__).parents[1] / "recipes" / "dev.yaml"

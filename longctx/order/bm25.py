@@ -38,7 +38,7 @@ import numpy.typing as npt
 from longctx.cluster.similarity import F32, I32, I64, frozen
 from longctx.ids import U64
 from longctx.text.normalise import UNSPACED_RANGES
-from longctx.text.tokenize import slices
+from longctx.text.slices import slices
 
 U8 = npt.NDArray[np.uint8]
 

@@ -18,7 +18,8 @@ from longctx.text.offsets import I64, span_token_ends, token_ends
 from longctx.text.sentences import sentence_spans
 
 if TYPE_CHECKING:
-    from longctx.text.tokenize import Ids, Tokenizer
+    from longctx.text.slices import Ids
+    from longctx.text.tokenize import Tokenizer
 
 MIN_UNIT, MAX_UNIT = 16, 128
 

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from longctx.ids import h64
 from longctx.text.offsets import token_ends
-from longctx.text.tokenize import Ids, Tokenizer, load_tokenizer
+from longctx.text.slices import Ids
+from longctx.text.tokenize import Tokenizer, load_tokenizer
 
 I64 = npt.NDArray[np.int64]
 

@@ -25,7 +25,8 @@ import numpy.typing as npt
 from longctx.text.sentences import sentence_spans
 
 if TYPE_CHECKING:
-    from longctx.text.tokenize import Ids, Tokenizer
+    from longctx.text.slices import Ids
+    from longctx.text.tokenize import Tokenizer
 
 I64 = npt.NDArray[np.int64]
 

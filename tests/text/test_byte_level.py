@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from longctx.text import byte_level, tokenize
+from longctx.text import byte_level, tokenizer_json
 from longctx.text.byte_level import difference, fast_encoder, spelled, spelled_bytes
 from longctx.text.probes import PROBES
 from longctx.text.tokenize import load_tokenizer
@@ -171,7 +171,7 @@ def test_a_text_that_the_fast_encoder_gives_up_on_is_encoded_all_the_same(tmp_pa
 def test_the_comparison_is_made_once_for_a_fingerprint(tmp_path, monkeypatch):
     folder = trained(tmp_path / "model")
     made = []
-    monkeypatch.setattr(tokenize, "difference", lambda *args: made.append(1))
+    monkeypatch.setattr(tokenizer_json, "difference", lambda *args: made.append(1))
     for _ in range(2):
         load_tokenizer.cache_clear()
         assert load_tokenizer(str(folder)).accelerated

