@@ -124,7 +124,7 @@ def test_the_pool_of_fillers_is_a_sample_of_any_corpus(documents: int, billion: 
     op = SynthIN2.model_validate({"op": "synth.in2", "rows": 10**6, "generator": generator})
     stats = {"pieces": {"pieces": {"en": 8 * documents}}}
     context = Simulated(billion, op, rows=documents, stats=stats)
-    _, pool = pool_of_corpus(op, context)
+    pool = pool_of_corpus(op, context)
     steps = context.ledger.steps
     assert steps["shelves"].units == len(pool.shelves.units) == -(-op.pool_segments // SHELF)
     for step, found in steps.items():
