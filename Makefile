@@ -37,12 +37,13 @@ lint: setup  ## ruff and mypy
 test: lint  ## lint, types and all tests
 	@$(MAKE) --no-print-directory -j2 test-rooms test-whole
 
-# Two processes with a Ray each: what the tests of one wait for, the other uses.
+# Two processes with a Ray each, about as long: what the tests of one wait for, the other uses.
+WHOLE := tests/prefer/ tests/synth/
 test-rooms: setup
-	$(BIN)/pytest tests/*/
+	$(BIN)/pytest $(filter-out $(WHOLE), $(wildcard tests/*/))
 
 test-whole: setup
-	$(BIN)/pytest tests/test_*.py
+	$(BIN)/pytest tests/test_*.py $(WHOLE)
 
 test-readers: setup  ## trainers' own packages read every format (installs them below build/)
 	$(BIN)/python -m tests.readers.environments
