@@ -29,6 +29,10 @@ class FileRef:
     checksum: str
     rows: int
 
+    def plain(self) -> list[Any]:
+        """The fields in their order, for what travels as JSON: `FileRef(*plain)` reads them."""
+        return [self.name, self.size, self.checksum, self.rows]
+
 
 @dataclass(frozen=True)
 class Commit:

@@ -104,6 +104,11 @@ class Op(BaseModel):
         """Sources that the configuration names, by the field that does."""
         return {}
 
+    @classmethod
+    def own_fields(cls) -> frozenset[str]:
+        """The fields of the configuration, beside the op's name."""
+        return frozenset(cls.model_fields) - {"op"}
+
     def fingerprint_fields(self) -> dict[str, Any]:
         """The configuration that decides the output, as plain JSON values."""
         unset = {n for n in self.limits if getattr(self, n) == type(self).model_fields[n].default}

@@ -136,7 +136,7 @@ class Export(Barrier):
 
     def _sorted(self, context: BarrierContext, sizes: StepRef) -> None:
         """The step `files`, each a range of the sorted order."""
-        own = set(type(self).model_fields) - {"op"}
+        own = self.own_fields()
         files = max(1, -(-context.step_stats["sizes"].get("bytes", 0) // self.shard_bytes))
         size = bound_step(context, _SAMPLED * files, files, ignore=own)
         read = [size, sizes]

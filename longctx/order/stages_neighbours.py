@@ -117,7 +117,7 @@ class OrderNeighbours(Barrier):
     def _examples(self, context: BarrierContext, length: int) -> StepRef:
         """Documents, units, anchors, candidates and their texts, then the examples."""
         parts = context.parts()
-        every = set(type(self).model_fields) - {"op"}
+        every = self.own_fields()
         documents = context.single(
             "documents",
             partial(steps.number_documents, parts),
@@ -197,7 +197,7 @@ class OrderNeighbours(Barrier):
 
     def _repeats(self, context: BarrierContext, length: int) -> StepRef:
         """Neighbour lists of the documents, and contexts made of them."""
-        every = set(type(self).model_fields) - {"op"}
+        every = self.own_fields()
         k = self.candidates or 50
         numbered, (lists, _, _) = neighbour_lists(context, k, every - {"candidates"})
         rule = partial(built.build_repeats, numbered, lists, length, self.dup_hi)

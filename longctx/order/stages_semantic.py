@@ -120,7 +120,7 @@ class SemanticOrder(Barrier):
         if context.rows > self.one_place_up_to:
             self._run_in_partitions(context)
             return
-        graph = ("dup_cos", "dup_action", "k", *self._own_fields(), *self.limits)
+        graph = ("dup_cos", "dup_action", "k", *self._further_fields(), *self.limits)
         numbered, found = neighbour_lists(context, self.k_search, graph, self.exact_up_to)
         brought = self.bring(context, numbered)
         read = [numbered, *found.steps(), *brought]
@@ -146,7 +146,7 @@ class SemanticOrder(Barrier):
         placed, home = arrange_partitions(self, context)
         context.sidecar("", [(placed, home)], mark_part, PLACED, self.writes, removes=True)
 
-    def _own_fields(self) -> tuple[str, ...]:
+    def _further_fields(self) -> tuple[str, ...]:
         return tuple(set(type(self).model_fields) - set(SemanticOrder.model_fields))
 
 

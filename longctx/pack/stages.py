@@ -169,7 +169,7 @@ class Pack(Barrier):
                 pa.schema([(ROW, pa.int32())]),
                 ("tokens", "n_tokens"),
                 columns=["text"],
-                ignore=set(Pack.model_fields) - {"op"},
+                ignore=Pack.own_fields(),
             )
         optional = [c for c in ("embedding",) if context.corpus.has(c)]
         columns = ["doc_id", "source", "license", "tokens", *optional]

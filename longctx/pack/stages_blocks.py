@@ -89,7 +89,7 @@ def plan_blocks(
     """
     where = ["doc_id", *(c for c in columns if c in ("tour_id", "rank", "n_tokens", "spans"))]
     mixture = [c for c in MIXTURE if c in columns]
-    ignore = set(type(op).model_fields) - {"op"}
+    ignore = op.own_fields()
     blocks = -(-context.rows // op.one_place_up_to)
     size = bound_step(context, _SAMPLED * blocks, blocks, ignore=ignore)
     rule = partial(_places, size, where)

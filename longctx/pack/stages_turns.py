@@ -150,7 +150,7 @@ class PackTurns(Barrier):
             )
         if not context.dry:
             withdraw(context.setting)
-        own = frozenset(type(self).model_fields) - {"op"}
+        own = self.own_fields()
         cuts = {"length"} if self.too_long == "cut_document" else set()
         turns = context.per_part(
             "turns",

@@ -17,7 +17,7 @@ from typing import Any
 
 from longctx.engine import commit, summary
 from longctx.engine.barrier import BarrierContext
-from longctx.engine.commit import Commit, FileRef
+from longctx.engine.commit import Commit
 from longctx.engine.op import Setting
 from longctx.engine.units import Pool, Work
 from longctx.errors import RunError
@@ -68,7 +68,7 @@ class Preference(PreferenceSystem):
     def _choose(self, context: BarrierContext) -> list[dict[str, Any]]:
         if self.prompts is None:
             return super()._choose(context)
-        ignore = self._own_fields() - self.chooses | {"prompt_version"}
+        ignore = self.own_fields() - self.chooses | {"prompt_version"}
         counted = [c for c in ("n_tokens", "n_chars") if context.corpus.has(c)]
         columns = list(dict.fromkeys(["doc_id", "source", "license", "language", *counted]))
         rule = partial(candidates_of_prompts, self, columns)
@@ -107,7 +107,7 @@ class Preference(PreferenceSystem):
         units = self._units(chosen)
         if self.prompts is not None:
             work = PromptsWork(self, context.setting, context.relative(QUESTION))
-            ignore = self._own_fields() - {"prompts"}
+            ignore = self.own_fields() - {"prompts"}
             context.over_parts(QUESTION, units, ["doc_id"], work, ignore=ignore)
             self._bring(context, QUESTION, units)
         elif self.asks_question:
@@ -133,7 +133,7 @@ class Preference(PreferenceSystem):
             ["text"],
             work,
             depends=[model, judge, [_told_by(call) for call in self.judged_calls()]],
-            ignore=self._own_fields() - self.decides,
+            ignore=self.own_fields() - self.decides,
             pool=pool,
             beforehand=both.beforehand(batches, work, pool) if batches else None,
         )
@@ -144,7 +144,7 @@ class Preference(PreferenceSystem):
         self._bring(context, JUDGED, units)
         for groups, done in zip(units, context.step_commits[JUDGED], strict=True):
             for _, brought in groups:
-                brought[CALLS][JUDGED] = _plain(done.files[2])
+                brought[CALLS][JUDGED] = done.files[2].plain()
 
     def _gpus(self) -> float:
         """What an actor needs that holds both models."""
@@ -220,7 +220,7 @@ class Preference(PreferenceSystem):
                 context.setting.output,
                 [_told_by(c) for c in (*self.calls(), *self.control_calls())],
             ],
-            ignore=self._own_fields() - self.decides - {"control_share", "control_rows"},
+            ignore=self.own_fields() - self.decides - {"control_share", "control_rows"},
             pool=pool,
             beforehand=both.beforehand(batches, work, pool) if batches else None,
         )
@@ -278,10 +278,6 @@ def _apart(units: Units) -> Units:
         ]
         for groups in units
     ]
-
-
-def _plain(ref: FileRef) -> list[Any]:
-    return list(vars(ref).values())
 
 
 def _told_by(call: CallStage) -> list[Any]:

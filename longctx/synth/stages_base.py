@@ -116,7 +116,7 @@ class Synthesis(System):
         model = self.model_id(self.generator)
         held_out = held_out_of(self, context)
         units = self.asked(context, screened(self, context, held_out, chosen, model), model)
-        own = self._own_fields() - self.reaches.get("rows", frozenset())
+        own = self.own_fields() - self.reaches.get("rows", frozenset())
         work = self.rows_work(context.setting, context.relative("rows"), model)
         rows = self._over(context, "rows", units, work, depends=[model], ignore=own)
         rows = cleared(self, context, held_out, rows, model)
@@ -130,7 +130,7 @@ class Synthesis(System):
             pa.schema([]),
             buckets=1 + max(row["file"] for row in chosen),
             work=replace(self.files_work(context.setting), held_out=held_out),
-            ignore=self._own_fields(),
+            ignore=self.own_fields(),
             depends=[
                 context.setting.output,
                 context.setting.recipe_fingerprint,
@@ -159,12 +159,9 @@ class Synthesis(System):
             for groups in units_of(chosen, self.unit_rows)
         ]
 
-    def _own_fields(self) -> frozenset[str]:
-        return frozenset(type(self).model_fields) - {"op"}
-
     def _choose(self, context: BarrierContext) -> list[dict[str, Any]]:
         """The steps `candidates` and `chosen`; the chosen rows, without their texts."""
-        ignore = self._own_fields() - self.chooses | {"prompt_version"}
+        ignore = self.own_fields() - self.chooses | {"prompt_version"}
         counted = [c for c in ("n_tokens", "n_chars") if context.corpus.has(c)]
         beside = [column] if (column := self.choice_column()) else []
         known = ["doc_id", "source", "license", "language", *counted, *beside]
@@ -202,7 +199,7 @@ class Synthesis(System):
             units,
             work,
             depends=[model, call.max_tokens, call.temperature, call.top_p],
-            ignore=self._own_fields() - self.reaches.get(call.step, frozenset()),
+            ignore=self.own_fields() - self.reaches.get(call.step, frozenset()),
             pool=pool,
             beforehand=batches.beforehand(work, pool, {"": terms}) if batches else None,
         )
@@ -218,7 +215,7 @@ class Synthesis(System):
         for groups, done in zip(units, context.step_commits[step], strict=True):
             for kind, file in zip(("replies", "rejects"), done.files, strict=False):
                 for _, brought in groups:
-                    brought[kind][step] = list(vars(file).values())
+                    brought[kind][step] = file.plain()
 
     def _terms(self, context: BarrierContext, call: CallStage, clients: int, model: str) -> Terms:
         """What is left to spend: earlier steps and the units of this one that are there count."""

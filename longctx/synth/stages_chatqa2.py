@@ -257,7 +257,7 @@ class SynthChatQA2(Synthesis):
             ["text", *self.clustered()],
             RelatedWork(self, context.setting, context.relative(RELATED), pool),
             depends=[pool.texts.digest, pool.vectors.digest],
-            ignore=self._own_fields() - _LENGTHS - {"embedder", "cluster_column"},
+            ignore=self.own_fields() - _LENGTHS - {"embedder", "cluster_column"},
         )
         self._bring(context, RELATED, units)
         return units

@@ -80,7 +80,7 @@ class PoolRef(NamedTuple):
 def pool_of_corpus(op: "SynthChatQA2", context: BarrierContext) -> PoolRef:
     """The steps of the pool; `step_stats["index"]` says how large it is in which language."""
     held_out = op.held_out(context)
-    own = frozenset(type(op).model_fields) - {"op"} | {"prompt_version"}
+    own = op.own_fields() | {"prompt_version"}
     counts = own - {"lang_share", "default_language", "paragraph_tokens"}
     columns = ["language", "n_tokens"]
     context.per_part("marks", partial(_count, op), columns, ignore=counts)

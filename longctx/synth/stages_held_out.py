@@ -87,7 +87,7 @@ def held_out_of(op: "Synthesis", context: BarrierContext) -> HeldOut | None:
 
 
 def _ignored(op: "Synthesis") -> frozenset[str]:
-    return frozenset(type(op).model_fields) - {"op"} | {"prompt_version"}
+    return op.own_fields() | {"prompt_version"}
 
 
 def _index(op: "Synthesis", setting: Setting) -> "dict[str, pa.Table | bytes | memoryview]":
@@ -190,7 +190,7 @@ def cleared(
     """The rows that were made, those with a hit turned into rejects."""
     if held_out is None:
         return rows
-    files = [list(vars(ref).values()) for ref in rows.files]
+    files = [ref.plain() for ref in rows.files]
     rule = partial(_cleared, op, held_out, model)
     ignore = _ignored(op) - {"ngram"}
     return context.spread(CLEARED, rule, files, [held_out.step], ignore=ignore)

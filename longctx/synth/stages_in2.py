@@ -197,7 +197,7 @@ class SynthIN2(Synthesis):
             units,
             columns,
             SourcesWork(self, context.setting, context.relative(SOURCES), model),
-            ignore=self._own_fields() - {"cluster_column"},
+            ignore=self.own_fields() - {"cluster_column"},
         )
         self._bring(context, SOURCES, units)
         for call in self.calls():
@@ -209,7 +209,7 @@ class SynthIN2(Synthesis):
             ["text"],
             FillersWork(self, context.setting, context.relative(FILLERS), pool),
             depends=[pool.numbers.digest, pool.shelves.digest],
-            ignore=self._own_fields() - {"min_context", "max_context"},
+            ignore=self.own_fields() - {"min_context", "max_context"},
         )
         self._bring(context, FILLERS, units)
         return units

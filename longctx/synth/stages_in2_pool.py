@@ -49,7 +49,7 @@ class PoolRef(NamedTuple):
 
 def pool_of_corpus(op: "SynthIN2", context: BarrierContext) -> PoolRef:
     """The steps of the pool."""
-    ignore = frozenset(type(op).model_fields) - {"op"} - _READS | {"prompt_version"}
+    ignore = op.own_fields() - _READS | {"prompt_version"}
     sample = ignore | {"pool_segments", "cluster_column"}
     columns = ["doc_id", "language", "n_tokens"]
     context.per_part("pieces", partial(_count, op), columns[1:], ignore=sample)

@@ -282,9 +282,9 @@ class SynthLongMIT(Synthesis):
         columns = ("id", "path_id", "path", "place")
         table = library.paths.read(list(columns))
         rows = zip(*(table.column(name).to_pylist() for name in columns), strict=True)
-        texts = [list(vars(file).values()) for file in library.texts.files]
+        texts = [file.plain() for file in library.texts.files]
         [paths] = library.paths.files
-        pool = {"paths": list(vars(paths).values()), "shelves": texts[library.units :]}
+        pool = {"paths": paths.plain(), "shelves": texts[library.units :]}
         names: list[dict[str, int]] = [{} for _ in range(library.units)]
         beside: list[dict[str, Any]] = [
             {"files": {}, "dropped": [], "pool": pool} for _ in range(library.units)
@@ -303,7 +303,7 @@ class SynthLongMIT(Synthesis):
 
     def _linked(self, context: BarrierContext, units: Units) -> tuple[float, float]:
         """The step `chains`, and before it, where the recipe leaves them open, bounds of links."""
-        own, setting = self._own_fields(), context.setting
+        own, setting = self.own_fields(), context.setting
         if self.lo is None or self.hi is None:
             ignore = own - self.reaches["similar"]
             self._over(context, "similar", units, SimilarWork(self, setting), ignore=ignore)

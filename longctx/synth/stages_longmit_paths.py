@@ -86,7 +86,7 @@ def library_of(
     op: "SynthLongMIT", context: BarrierContext, chosen: list[dict[str, Any]]
 ) -> Library:
     """The steps from chosen documents to texts in the order of their paths."""
-    own = frozenset(type(op).model_fields) - {"op"} | {"prompt_version"}
+    own = op.own_fields() | {"prompt_version"}
     documents = context.over_parts(
         "documents",
         _by_part(chosen),

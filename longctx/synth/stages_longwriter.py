@@ -247,7 +247,7 @@ class SynthLongWriter(Synthesis):
 
     def _sift(self, context: BarrierContext, step: str, units: Units, model: str) -> None:
         work = SiftWork(self, context.setting, context.relative(step), step, model)
-        ignore = self._own_fields() - self.reaches.get(step, frozenset())
+        ignore = self.own_fields() - self.reaches.get(step, frozenset())
         context.over_parts(step, units, ["text"], work, depends=[model], ignore=ignore)
         self._bring(context, step, units)
 

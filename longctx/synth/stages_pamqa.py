@@ -284,7 +284,7 @@ class SynthPamQA(Synthesis):
 
     def _asked(self, context: BarrierContext) -> StepRef:
         """The step `asked`: all questions, of the table or of the replies of the first stage."""
-        ignore = self._own_fields() - self.chooses | {"prompt_version"}
+        ignore = self.own_fields() - self.chooses | {"prompt_version"}
         chosen = _done(context, "chosen")
         if self.questions is not None:
             away = finished(context, SCREENED)
@@ -298,7 +298,7 @@ class SynthPamQA(Synthesis):
     def _choose(self, context: BarrierContext) -> list[dict[str, Any]]:
         if self.questions is None:
             return super()._choose(context)
-        ignore = self._own_fields() - self.chooses | {"prompt_version"}
+        ignore = self.own_fields() - self.chooses | {"prompt_version"}
         counted = [c for c in ("n_tokens", "n_chars") if context.corpus.has(c)]
         columns = ["source", "license", "language", *counted]
         context.per_part("candidates", partial(seen, self, columns), columns, ignore=ignore)
